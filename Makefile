@@ -1,0 +1,61 @@
+# Every target does all its own set-up; see scripts/with-tools for what it may
+# install. Written for GNU make 3.81 too, which macOS still ships.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# The version that `otpq --version` prints. A checkout without git is "devel".
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+# `make test PKG=./worker/... ARGS='-run TestDrain -v'` runs a part.
+PKG ?= ./...
+ARGS ?=
+# Empty it (`make test RACE=`) to test without a C compiler.
+RACE ?= -race
+# How long `make fuzz` gives each fuzz target.
+FUZZTIME ?= 10s
+
+GOLANGCI := go tool -modfile=internal/tools/go.mod golangci-lint
+
+.PHONY: help
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: dev
+dev: ## run everything in one process, with nothing installed
+	go run -buildvcs=false ./cmd/otpq dev
+
+.PHONY: check
+check: lint vet build test ## what CI runs: lint, vet, build, test
+
+.PHONY: test
+test: ## all tests, with the race detector and a real redis-server
+	scripts/with-tools redis-server $(if $(RACE),cc) -- $(if $(RACE),env CGO_ENABLED=1) go test $(RACE) $(ARGS) $(PKG)
+
+.PHONY: lint
+lint: ## golangci-lint, at the version internal/tools/go.mod pins
+	$(GOLANGCI) run
+
+.PHONY: fmt
+fmt: ## format the code as lint wants it
+	$(GOLANGCI) fmt
+
+.PHONY: vet
+vet: ## go vet
+	go vet ./...
+
+.PHONY: build
+build: ## the static binary bin/otpq
+	CGO_ENABLED=0 go build -buildvcs=false -trimpath -ldflags '-s -w -X main.buildVersion=$(VERSION)' -o bin/otpq ./cmd/otpq
+
+.PHONY: cover
+cover: ## coverage of the core packages; fails below 85 %
+	scripts/with-tools redis-server -- scripts/cover 85 tasks status providers worker
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for a short while (FUZZTIME=10s)
+	scripts/with-tools redis-server -- scripts/fuzz $(FUZZTIME)
+
+.PHONY: clean
+clean: ## remove what make made
+	rm -rf bin

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
+
+	"github.com/otpq/otpq/worker"
+)
+
+// adminHandler serves /healthz (the worker's loops live), /readyz (Redis
+// answers) and /metrics.
+func adminHandler(w *worker.Worker, rdb redis.UniversalClient, registry *prometheus.Registry) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { answer(rw, w.Healthy()) })
+	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), time.Second)
+		defer cancel()
+		if err := rdb.Ping(ctx).Err(); err != nil {
+			answer(rw, fmt.Errorf("redis does not answer: %w", err))
+			return
+		}
+		answer(rw, w.Healthy())
+	})
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
+	return mux
+}
+
+// answer says yes, or what is wrong.
+func answer(rw http.ResponseWriter, err error) {
+	rw.Header().Set("Content-Type", "application/json")
+	body := map[string]string{"status": "ok"}
+	if err != nil {
+		body = map[string]string{"status": "failing", "error": err.Error()}
+		rw.WriteHeader(http.StatusServiceUnavailable)
+	}
+	_ = json.NewEncoder(rw).Encode(body) // the client has left if this fails
+}
+
+// defaultAdmin is admin.listen when nobody has set it; see [serveAdmin].
+const defaultAdmin = "127.0.0.1:9090"
+
+// serveAdmin listens until stop is called. An address that was asked for and is
+// taken is an error. The default one is not worth dying for: a second worker on
+// a machine, or a Prometheus, may have it already.
+func serveAdmin(addr string, h http.Handler, log zerolog.Logger) (stop func(), err error) {
+	if addr == "" {
+		return func() {}, nil
+	}
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		if addr == defaultAdmin {
+			log.Warn().Err(err).Msg("no health checks and no metrics: set admin.listen to a free address")
+			return func() {}, nil
+		}
+		return nil, fmt.Errorf("admin.listen: %w", err)
+	}
+	log.Info().Str("address", listener.Addr().String()).Msg("admin server listens")
+	return serve(listener, h, log), nil
+}
+
+// serve answers on listener until stop is called, which waits a moment for
+// requests in flight.
+func serve(listener net.Listener, h http.Handler, log zerolog.Logger) (stop func()) {
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	go func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			log.Error().Err(err).Msg("server stopped")
+		}
+	}()
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := server.Shutdown(ctx); err != nil {
+			_ = server.Close()
+		}
+	}
+}

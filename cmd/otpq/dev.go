@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+	"github.com/goccy/go-yaml"
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"github.com/otpq/otpq/internal/config"
+	"github.com/otpq/otpq/internal/redisconn"
+	"github.com/otpq/otpq/internal/secret"
+	"github.com/otpq/otpq/providers/all"
+	"github.com/otpq/otpq/providers/sandbox"
+	"github.com/otpq/otpq/tasks"
+)
+
+func (a *app) devCommand() *cobra.Command {
+	var (
+		redisURL, listen string
+		once, verbose    bool
+	)
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run everything in one process, with nothing installed, and show how it works",
+		Long: "Run everything in one process: a Redis in memory, the sandbox of the three provider\n" +
+			"APIs, and a worker. Send a few samples with some faults on, show what became of\n" +
+			"each, and stay until Ctrl-C. Nothing is kept.",
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			d := dev{app: a, redisURL: redisURL, listen: listen, once: once, verbose: verbose}
+			return d.run(cmd.Context())
+		},
+	}
+	cmd.Flags().StringVar(&redisURL, "redis", "", "use the Redis at `URL` instead of one in memory")
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "`ADDR` of the sandbox")
+	cmd.Flags().BoolVar(&once, "once", false, "stop when every sample has come to its end")
+	cmd.Flags().BoolVar(&verbose, "verbose", false, "show the worker's log")
+	return cmd
+}
+
+// dev is one run of `otpq dev`.
+type dev struct {
+	*app
+	redisURL, listen string
+	once, verbose    bool
+	closers          []func()
+}
+
+// later registers what the end of the run undoes, last first.
+func (d *dev) later(f func()) { d.closers = append(d.closers, f) }
+
+func (d *dev) run(ctx context.Context) error {
+	defer func() {
+		for i := len(d.closers) - 1; i >= 0; i-- {
+			d.closers[i]()
+		}
+	}()
+	log := zerolog.Nop()
+	if d.verbose {
+		log = d.logger(config.Log{Level: "debug", Format: "auto"})
+	}
+	redisconn.LogTo(log)
+
+	if d.redisURL == "" {
+		if err := d.startRedis(ctx); err != nil {
+			return err
+		}
+	}
+	server, sandboxURL, err := d.startSandbox()
+	if err != nil {
+		return err
+	}
+	cfg, err := d.config(sandboxURL)
+	if err != nil {
+		return err
+	}
+	file, err := d.writeConfig(cfg)
+	if err != nil {
+		return err
+	}
+	client, err := openClient(cfg)
+	if err != nil {
+		return err
+	}
+	d.later(func() { _ = client.Close() })
+	workerDone := d.startWorker(ctx, cfg, log)
+
+	if !d.json {
+		d.printWhere(cfg, sandboxURL, file)
+	}
+	samples := newSamples(client, server)
+	if err := d.show(ctx, samples, workerDone); err != nil {
+		return err
+	}
+	if d.once || ctx.Err() != nil {
+		return nil
+	}
+	if !d.json {
+		fmt.Fprintln(d.out, "\nStill running; Ctrl-C ends it.")
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-workerDone:
+		return err
+	}
+}
+
+// startRedis starts a Redis in memory whose clock moves: miniredis lets TTLs
+// pass only when it is told how much time did.
+func (d *dev) startRedis(ctx context.Context) error {
+	m := miniredis.NewMiniRedis()
+	if err := m.Start(); err != nil {
+		return fmt.Errorf("start the embedded Redis: %w", err)
+	}
+	d.redisURL = "redis://" + m.Addr() + "/0"
+	moving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		const step = 100 * time.Millisecond
+		tick := time.NewTicker(step)
+		defer tick.Stop()
+		last := time.Now()
+		for {
+			select {
+			case <-moving.Done():
+				return
+			case now := <-tick.C:
+				m.FastForward(now.Sub(last))
+				last = now
+			}
+		}
+	})
+	d.later(func() { stop(); wg.Wait(); m.Close() })
+	return nil
+}
+
+func (d *dev) startSandbox() (*sandbox.Server, string, error) {
+	listener, err := net.Listen("tcp", d.listen)
+	if err != nil {
+		return nil, "", fmt.Errorf("--listen: %w", err)
+	}
+	server := newSandbox(1)
+	stop := serve(listener, server.Handler(), zerolog.Nop())
+	d.later(func() { server.Close(); stop() })
+	return server, "http://" + listener.Addr().String(), nil
+}
+
+// config is the user's, with every provider in the sandbox and a key of its own
+// when there is none.
+func (d *dev) config(sandboxURL string) (config.Config, error) {
+	cfg, err := d.loadConfig()
+	if err != nil {
+		return cfg, err
+	}
+	cfg.Redis.URL = secret.Text(d.redisURL)
+	cfg.Admin.Listen = ""
+	if len(cfg.Keys) == 0 {
+		cfg.Keys = []config.Key{{ID: "dev", Secret: tasks.GenerateSecret()}}
+	}
+	for _, def := range all.All() {
+		p := cfg.Providers[def.Name]
+		p.BaseURL = sandboxURL
+		if def.NeedsToken {
+			p.Token, p.TokenFile = "dev-token", ""
+		}
+		cfg.Providers[def.Name] = p
+	}
+	return cfg, nil
+}
+
+// writeConfig writes a configuration with which other commands, in another
+// terminal, reach this run. It goes when the run ends.
+func (d *dev) writeConfig(cfg config.Config) (string, error) {
+	providers := map[string]any{}
+	for name, p := range cfg.Providers {
+		settings := map[string]any{"base_url": p.BaseURL}
+		if !p.Token.IsZero() {
+			settings["token"] = p.Token.Reveal()
+		}
+		providers[name] = settings
+	}
+	var sealing []map[string]string
+	for _, k := range cfg.Keys {
+		sealing = append(sealing, map[string]string{"id": k.ID, "secret": k.Secret.Reveal()})
+	}
+	text, err := yaml.Marshal(map[string]any{
+		"redis": map[string]string{"url": cfg.Redis.URL.Reveal()}, "keys": sealing, "providers": providers,
+	})
+	if err != nil {
+		return "", err
+	}
+	dir, err := os.MkdirTemp("", "otpq-dev-")
+	if err != nil {
+		return "", err
+	}
+	d.later(func() { _ = os.RemoveAll(dir) })
+	file := filepath.Join(dir, "otpq.yaml")
+	return file, os.WriteFile(file, text, 0o600)
+}
+
+// startWorker runs a worker until the dev run ends.
+func (d *dev) startWorker(ctx context.Context, cfg config.Config, log zerolog.Logger) <-chan error {
+	ctx, stop := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	finished := make(chan struct{})
+	go func() {
+		defer close(finished)
+		err := runWorker(ctx, cfg, log)
+		if err == nil && ctx.Err() == nil {
+			err = errors.New("the worker stopped")
+		}
+		done <- err
+	}()
+	d.later(func() { stop(); <-finished })
+	return done
+}
+
+func (d *dev) printWhere(cfg config.Config, sandboxURL, file string) {
+	fmt.Fprintf(d.out, "redis    %s\n", redisconn.Describe(cfg.Redis.URL.Reveal()))
+	fmt.Fprintf(d.out, "sandbox  %s  (faults and counts: %s/_sandbox/)\n", sandboxURL, sandboxURL)
+	fmt.Fprintf(d.out, "In another terminal:\n")
+	fmt.Fprintf(d.out, "  export OTPQ_CONFIG=%s\n", file)
+	fmt.Fprintf(d.out, "  otpq send unimedbh '{\"username\":\"teste@gmail.com\",\"type\":\"EMAIL\"}' --wait\n")
+	fmt.Fprintf(d.out, "  otpq providers\n  otpq dead list\n\n")
+}

@@ -1,0 +1,130 @@
+// Command otpq is everything of otpq in one binary: the worker, the commands of
+// people who send, look and repair, and a sandbox to try it all. It only wires
+// packages together and talks to the terminal.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// Exit codes, as the command line's contract has them.
+const (
+	exitDone   = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	// Once the first signal is handled, a second one ends the process at once.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.Environ()))
+}
+
+// streams are where a command reads and writes.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// run is main without the process: tests call it.
+func run(ctx context.Context, args []string, s streams, environ []string) int {
+	a := &app{streams: s, environ: environ}
+	root := a.rootCommand()
+	root.SetArgs(args)
+	root.SetIn(s.in)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	err := root.ExecuteContext(ctx)
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitDone
+	case errors.Is(err, errSilent):
+		return exitFailed
+	case errors.As(err, &usage):
+		fmt.Fprintf(s.err, "otpq: %v\n", err)
+		return exitUsage
+	default:
+		fmt.Fprintf(s.err, "otpq: %v\n", err)
+		return exitFailed
+	}
+}
+
+// errSilent fails a command that has said why already.
+var errSilent = errors.New("failed")
+
+// usageError is a command called wrongly: exit code 2.
+type usageError struct{ error }
+
+// Unwrap returns the cause.
+func (e usageError) Unwrap() error { return e.error }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// app is one invocation.
+type app struct {
+	streams
+	environ    []string
+	configFile string
+	json       bool
+}
+
+func (a *app) rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "otpq",
+		Short:         "Send one-time-code requests through a queue",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          noArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Version:       version(),
+	}
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.PersistentFlags().StringVar(&a.configFile, "config", "", "configuration `FILE` (default: the one that OTPQ_CONFIG names, or none)")
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%w; see `%s --help`", err, cmd.CommandPath())
+	})
+	root.AddCommand(
+		a.devCommand(), a.workerCommand(), a.sendCommand(), a.statusCommand(), a.cancelCommand(), a.deadCommand(),
+		a.providersCommand(), a.sandboxCommand(), a.checkCommand(), a.keygenCommand(), a.versionCommand(),
+	)
+	return root
+}
+
+// noArgs refuses arguments: an unknown command, mostly.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if cmd.HasSubCommands() {
+		message := fmt.Sprintf("unknown command %q for `%s`", args[0], cmd.CommandPath())
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			message += fmt.Sprintf("; did you mean %q?", near[0])
+		}
+		return usagef("%s; see `%s --help`", message, cmd.CommandPath())
+	}
+	return usagef("`%s` takes no argument, not %q", cmd.CommandPath(), args[0])
+}
+
+// exactArgs wants as many arguments as there are names.
+func exactArgs(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(names):
+			return usagef("`%s` needs %s; see `%s --help`", cmd.CommandPath(), names[len(args)], cmd.CommandPath())
+		case len(args) > len(names):
+			return usagef("`%s` does not take %q", cmd.CommandPath(), args[len(names)])
+		}
+		return nil
+	}
+}

@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/otpq/otpq/enqueue"
+	"github.com/otpq/otpq/providers/all"
+	"github.com/otpq/otpq/status"
+	"github.com/otpq/otpq/tasks"
+)
+
+// maxRequest bounds a request from a file or a pipe; the largest documented one
+// is under 4 KiB.
+const maxRequest = 256 << 10
+
+func (a *app) sendCommand() *cobra.Command {
+	var (
+		key, lane   string
+		validFor    time.Duration
+		at          string
+		maxAttempts int
+		wait        bool
+	)
+	cmd := &cobra.Command{
+		Use:   "send PROVIDER REQUEST",
+		Short: "Queue one request for a code and print its id",
+		Long: "Queue one request for a code and print its id.\n\n" +
+			"REQUEST is the provider's documented JSON, @FILE to read it from a file, or - to\nread it from standard input.",
+		Example: `  otpq send unimedbh '{"username":"teste@gmail.com","type":"EMAIL"}' --wait`,
+		Args:    exactArgs("PROVIDER", "REQUEST"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			def, ok := all.ByName(args[0])
+			if !ok {
+				return unknownProvider(args[0])
+			}
+			body, err := a.readRequest(args[1])
+			if err != nil {
+				return err
+			}
+			req, err := def.Decode(body)
+			if err != nil {
+				return usageError{err}
+			}
+			opts := []enqueue.Option{
+				enqueue.IdempotencyKey(key), enqueue.ValidFor(validFor), enqueue.InLane(tasks.Lane(lane)),
+				enqueue.MaxAttempts(maxAttempts),
+			}
+			if at != "" {
+				when, err := parseTime(at, time.Now(), fromNow)
+				if err != nil {
+					return usagef("--at %w", err)
+				}
+				opts = append(opts, enqueue.At(when))
+			}
+			client, _, err := a.client()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			ctx, cancel := withTimeout(cmd.Context())
+			defer cancel()
+			receipt, err := client.Send(ctx, req, opts...)
+			if err != nil {
+				return sendError(err)
+			}
+			if wait {
+				return a.waitFor(cmd.Context(), client, receipt)
+			}
+			return a.printReceipt(receipt)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&key, "key", "", "idempotency `KEY`: a second send with the same one sends nothing and prints the first id")
+	f.DurationVar(&validFor, "valid-for", enqueue.DefaultValidity, "how long the message may still be sent")
+	f.StringVar(&lane, "lane", string(tasks.Interactive), "interactive or bulk")
+	f.StringVar(&at, "at", "", "send not before this `TIME`: RFC 3339, or a duration from now such as 10m")
+	f.IntVar(&maxAttempts, "max-attempts", 0, "attempts for this message (default: the worker's retry.max_attempts)")
+	f.BoolVar(&wait, "wait", false, "wait for the message's end; exit 0 only when it was accepted")
+	return cmd
+}
+
+// sendError makes a wrong option a wrong usage.
+func sendError(err error) error {
+	var option *enqueue.OptionError
+	if errors.As(err, &option) {
+		return usageError{err}
+	}
+	return err
+}
+
+func (a *app) readRequest(arg string) ([]byte, error) {
+	var r io.Reader
+	switch {
+	case arg == "-":
+		r = a.in
+	case strings.HasPrefix(arg, "@"):
+		f, err := os.Open(arg[1:])
+		if err != nil {
+			return nil, usagef("read the request: %w", err)
+		}
+		defer f.Close()
+		r = f
+	default:
+		return []byte(arg), nil
+	}
+	body, err := io.ReadAll(io.LimitReader(r, maxRequest+1))
+	if err != nil {
+		return nil, fmt.Errorf("read the request: %w", err)
+	}
+	if len(body) > maxRequest {
+		return nil, usagef("the request is longer than %d bytes", maxRequest)
+	}
+	return body, nil
+}
+
+func (a *app) printReceipt(r enqueue.Receipt) error {
+	if a.json {
+		return a.printJSON(r)
+	}
+	_, err := fmt.Fprintln(a.out, r.ID)
+	return err
+}
+
+// waitFor prints the receipt, follows the message to its end and fails unless
+// it was accepted.
+func (a *app) waitFor(ctx context.Context, client *enqueue.Client, receipt enqueue.Receipt) error {
+	if !a.json {
+		if err := a.printReceipt(receipt); err != nil {
+			return err
+		}
+	}
+	var last status.Record
+	err := follow(ctx, client.Status, receipt.ID, func(r status.Record) error {
+		last = r
+		if !a.json {
+			fmt.Fprintln(a.err, a.describe(r))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if a.json {
+		receipt.State = last.State
+		if err := a.printJSON(receipt); err != nil {
+			return err
+		}
+	}
+	if last.State != status.Accepted {
+		return errSilent
+	}
+	return nil
+}

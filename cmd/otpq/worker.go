@@ -1,0 +1,121 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/rs/zerolog"
+	"github.com/spf13/cobra"
+
+	"github.com/otpq/otpq/internal/config"
+	"github.com/otpq/otpq/internal/metrics"
+	"github.com/otpq/otpq/internal/redisconn"
+	"github.com/otpq/otpq/tasks"
+	"github.com/otpq/otpq/worker"
+)
+
+func (a *app) workerCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "worker",
+		Short: "Drain the queues until SIGTERM, then finish what is in flight",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := a.loadConfig()
+			if err != nil {
+				return err
+			}
+			log := a.logger(cfg.Log)
+			redisconn.LogTo(log)
+			return runWorker(cmd.Context(), cfg, log)
+		},
+	}
+}
+
+// runWorker runs a worker with its admin server until ctx ends.
+func runWorker(ctx context.Context, cfg config.Config, log zerolog.Logger) error {
+	ring, err := tasks.NewKeyring(keys(cfg)...)
+	if err != nil {
+		return err
+	}
+	on, off := workerProviders(cfg, log)
+	for _, p := range off {
+		log.Warn().Str("provider", p.name).Str("why", p.why).Msg("provider is off; its messages wait")
+	}
+	if len(on) == 0 {
+		return fmt.Errorf("no provider is on: %s: %s", off[0].name, off[0].why)
+	}
+	rdb, err := openRedis(cfg, "otpq-worker", poolSize(on))
+	if err != nil {
+		return err
+	}
+	defer rdb.Close() // after Shutdown has returned: asynq panics otherwise
+
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	w, err := worker.New(worker.Config{
+		Redis: rdb, Keys: ring, Store: openStore(cfg, rdb), Providers: on,
+		ShutdownTimeout: cfg.Worker.ShutdownTimeout, Metrics: metrics.NewWorker(registry), Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := startWorker(ctx, w, log); err != nil {
+		return err
+	}
+	stopAdmin, err := serveAdmin(cfg.Admin.Listen, adminHandler(w, rdb, registry), log)
+	if err != nil {
+		w.Shutdown()
+		return err
+	}
+	names := make([]string, 0, len(on))
+	for _, p := range on {
+		names = append(names, p.Name)
+	}
+	log.Info().Strs("providers", names).Str("redis", redisconn.Describe(cfg.Redis.URL.Reveal())).
+		Str("version", version()).Msg("worker started")
+
+	<-ctx.Done()
+	log.Info().Msg("stopping: finishing what is in flight")
+	w.Shutdown()
+	stopAdmin()
+	log.Info().Msg("worker stopped")
+	return nil
+}
+
+// startWorker waits for Redis: a worker that is started before it, or beside a
+// failover, should not need a second start.
+func startWorker(ctx context.Context, w *worker.Worker, log zerolog.Logger) error {
+	for {
+		try, cancel := context.WithTimeout(ctx, 5*time.Second)
+		err := w.Start(try)
+		cancel()
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil:
+			return errors.New("interrupted before Redis answered")
+		}
+		log.Error().Err(err).Msg("waiting for redis")
+		select {
+		case <-ctx.Done():
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// poolSize is how many connections a worker may use at once: each slot writes
+// its records on one, and each lane needs a few for asynq's own loops. Too small
+// a pool delays the extension of leases, and a lost lease runs a task twice.
+func poolSize(on []worker.ProviderConfig) int {
+	size := 10
+	for _, p := range on {
+		for _, slots := range p.Concurrency {
+			size += slots + 4
+		}
+	}
+	return min(size, 1000)
+}

@@ -1,0 +1,101 @@
+package enqueue
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/otpq/otpq/providers"
+	"github.com/otpq/otpq/tasks"
+)
+
+// Option changes how one message is sent.
+type Option func(*options)
+
+type options struct {
+	key         string
+	validity    time.Duration
+	lane        tasks.Lane
+	at          time.Time
+	maxAttempts int
+	campaign    string
+	trace       map[string]string
+}
+
+// OptionError says which option is wrong and why.
+type OptionError struct{ Option, Problem string }
+
+// Error implements error.
+func (e *OptionError) Error() string { return e.Option + " " + e.Problem }
+
+// IdempotencyKey makes the message unique: another Send with the same key and
+// provider, within the Client's window, returns the first receipt and queues
+// nothing. Up to 255 bytes; it is stored only as a keyed hash.
+func IdempotencyKey(key string) Option { return func(o *options) { o.key = key } }
+
+// ValidFor is how long after now (or after [At]) the message may still be sent.
+// Without it, [DefaultValidity]. At most [MaxValidity].
+func ValidFor(d time.Duration) Option { return func(o *options) { o.validity = d } }
+
+// InLane chooses the queue. Without it, [tasks.Interactive].
+func InLane(lane tasks.Lane) Option { return func(o *options) { o.lane = lane } }
+
+// At delays the message until t, rounded up to a whole second.
+func At(t time.Time) Option { return func(o *options) { o.at = t } }
+
+// MaxAttempts is the message's own attempt budget, instead of the worker's.
+func MaxAttempts(n int) Option { return func(o *options) { o.maxAttempts = n } }
+
+// Campaign notes which campaign the message belongs to.
+func Campaign(id string) Option { return func(o *options) { o.campaign = id } }
+
+// Trace carries a W3C trace context (traceparent, tracestate) to the worker.
+func Trace(headers map[string]string) Option { return func(o *options) { o.trace = headers } }
+
+const maxKeyLength = 255
+
+func newOptions(opts []Option) (options, error) {
+	o := options{validity: DefaultValidity, lane: tasks.Interactive}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	switch {
+	case len(o.key) > maxKeyLength:
+		return o, &OptionError{"idempotency key", fmt.Sprintf("is longer than %d bytes", maxKeyLength)}
+	case o.validity <= 0 || o.validity > MaxValidity:
+		return o, &OptionError{"validity", fmt.Sprintf("must be more than 0 and at most %s, not %s", MaxValidity, o.validity)}
+	case !o.lane.Valid():
+		return o, &OptionError{"lane", fmt.Sprintf("must be %s or %s, not %q", tasks.Interactive, tasks.Bulk, o.lane)}
+	case o.maxAttempts < 0:
+		return o, &OptionError{"max attempts", "must not be negative"}
+	}
+	if !o.at.IsZero() {
+		// The queue keeps due times in whole seconds, rounded down: a second
+		// more, or the message would go out early.
+		o.at = o.at.Add(time.Second - time.Nanosecond).Truncate(time.Second)
+	}
+	return o, nil
+}
+
+// notAfter is the deadline of a message that is made now.
+func (o options) notAfter(now time.Time) time.Time {
+	if o.at.After(now) {
+		return o.at.Add(o.validity)
+	}
+	return now.Add(o.validity)
+}
+
+// newMessage makes the message for a valid request.
+func (c *Client) newMessage(r providers.Request, o options) (tasks.Message, error) {
+	body, err := json.Marshal(r)
+	if err != nil {
+		return tasks.Message{}, fmt.Errorf("%s request cannot be encoded as JSON", r.ProviderName())
+	}
+	now := c.now().Truncate(time.Millisecond)
+	return tasks.Message{
+		ID: tasks.NewID(), Provider: r.ProviderName(), Lane: o.lane,
+		Request: body, IdempotencyKey: o.key,
+		CreatedAt: now, NotAfter: o.notAfter(now),
+		MaxAttempts: o.maxAttempts, Campaign: o.campaign, Trace: o.trace,
+	}, nil
+}

@@ -1,0 +1,179 @@
+package config
+
+import (
+	"encoding/base64"
+	"maps"
+	"net"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/otpq/otpq/internal/redisconn"
+	"github.com/otpq/otpq/internal/secret"
+	"github.com/otpq/otpq/providers"
+)
+
+// checkAll finds what a single value's type and bounds do not tell. It runs on
+// whatever could be read, so that these problems come with the others.
+func (l *loader) checkAll() {
+	if err := redisconn.Check(l.config.Redis.URL.Reveal()); err != nil {
+		l.at("redis.url", "%s", err)
+	}
+	if message := checkListen(l.config.Admin.Listen); message != "" {
+		l.at("admin.listen", "%s", message)
+	}
+	l.checkKeys()
+	for _, d := range l.defs {
+		l.checkProvider(d, l.providers[d.Name])
+	}
+}
+
+// at reports a problem of the setting at path, with the source of its value.
+func (l *loader) at(path, format string, args ...any) {
+	source := l.byPath[path].source
+	if source == "" {
+		source = "default"
+	}
+	l.problem(path, source, format, args...)
+}
+
+func checkListen(listen string) string {
+	if listen == "" {
+		return ""
+	}
+	_, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "must be host:port, such as 127.0.0.1:9090, or empty to turn it off"
+	}
+	if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		return "must end with a port between 0 and 65535"
+	}
+	return ""
+}
+
+func (l *loader) checkProvider(d providers.Definition, p *Provider) {
+	path := "providers." + d.Name
+	switch {
+	case p.Environment == "":
+	case len(d.Environments) == 0:
+		l.at(path+".environment", "means nothing here: %s documents no host; set base_url instead", d.Name)
+	default:
+		if message := choice(p.Environment, slices.Sorted(maps.Keys(d.Environments))); message != "" {
+			l.at(path+".environment", "%s", message)
+		}
+	}
+	switch {
+	case p.Format == "":
+	case len(d.Formats) == 0:
+		l.at(path+".format", "means nothing here: %s has one format; take it out", d.Name)
+	default:
+		if message := choice(p.Format, d.Formats); message != "" {
+			l.at(path+".format", "%s", message)
+		}
+	}
+	if message := checkBaseURL(p.BaseURL); message != "" {
+		l.at(path+".base_url", "%s", message)
+	}
+	l.checkToken(d, p)
+	if p.Retry.Initial > p.Retry.Max {
+		l.at(path+".retry.initial", "must not be more than retry.max (%s)", p.Retry.Max)
+	}
+}
+
+func (l *loader) checkToken(d providers.Definition, p *Provider) {
+	path := "providers." + d.Name
+	if !d.NeedsToken {
+		if !p.Token.IsZero() {
+			l.at(path+".token", "means nothing here: %s takes no token; take it out", d.Name)
+		}
+		if p.TokenFile != "" {
+			l.at(path+".token_file", "means nothing here: %s takes no token; take it out", d.Name)
+		}
+		return
+	}
+	if !p.Token.IsZero() && p.TokenFile != "" {
+		l.at(path+".token_file", "is given together with token (%s): keep one", l.byPath[path+".token"].source)
+	}
+	// Anything else breaks the header that carries it, with every request.
+	if strings.ContainsFunc(p.Token.Reveal(), func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		l.at(path+".token", "holds a space, a line break or another character that no token has")
+	}
+}
+
+func checkBaseURL(text string) string {
+	if text == "" {
+		return ""
+	}
+	u, err := url.Parse(text)
+	switch {
+	case err != nil, u.Hostname() == "", u.Scheme != "http" && u.Scheme != "https":
+		return "must be an absolute URL: https://host or https://host/path"
+	case u.User != nil:
+		return "must not hold a user or password"
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.Contains(text, "#"):
+		return "must end with the path: take out what follows ? or #"
+	}
+	return ""
+}
+
+var keyID = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
+
+func (l *loader) checkKeys() {
+	first := map[string]int{}
+	for i, e := range l.keys {
+		if e.broken {
+			continue
+		}
+		id, text, file := e.fields.settings["id"], e.fields.settings["secret"], e.fields.settings["secret_file"]
+		at := func(s *setting, format string, args ...any) {
+			source := s.source
+			if source == "" {
+				source = e.source
+			}
+			l.problem(s.path, source, format, args...)
+		}
+		switch earlier, again := first[e.key.ID]; {
+		case e.key.ID == "":
+			at(id, `is missing: give each key a name, such as "2026-11"`)
+		case !keyID.MatchString(e.key.ID):
+			at(id, "must be 1 to 64 letters, digits, dots, dashes and underscores")
+		case again:
+			at(id, "is the same as keys[%d].id: what either sealed could not be told apart", earlier)
+		default:
+			first[e.key.ID] = i
+		}
+		switch {
+		case !e.key.Secret.IsZero() && e.key.SecretFile != "":
+			at(file, "is given together with secret (%s): keep one", text.source)
+		case !e.key.Secret.IsZero():
+			if message := checkSecret(e.key.Secret); message != "" {
+				at(text, "%s", message)
+			}
+		case e.key.SecretFile != "":
+			data, err := readLimited(e.key.SecretFile)
+			if err != nil {
+				at(file, "cannot be read: %s", fileCause(err))
+				continue
+			}
+			e.key.Secret = secret.Text(strings.TrimSpace(string(data)))
+			if message := checkSecret(e.key.Secret); message != "" {
+				at(file, "holds what %s", message)
+			}
+		default:
+			at(text, "is missing: set secret or secret_file; otpq keygen prints one")
+		}
+	}
+}
+
+// secretSize is the key size of the cipher that seals: 256 bits.
+const secretSize = 32
+
+func checkSecret(s secret.Text) string {
+	data, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(s.Reveal(), "="))
+	if err != nil || len(data) != secretSize {
+		return "is not base64 of 32 bytes; otpq keygen prints such a secret"
+	}
+	return ""
+}

@@ -1,0 +1,69 @@
+package unimedbh
+
+import (
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/otpq/otpq/providers"
+	"github.com/otpq/otpq/providers/internal/mask"
+	"github.com/otpq/otpq/providers/internal/strictjson"
+)
+
+// The page gives no limits. These keep out what cannot be meant.
+const (
+	maxUsername = 254 // the longest e-mail address
+	maxType     = 64
+)
+
+// Request asks for a one-time password to confirm a user's identity.
+type Request struct {
+	// Username is the user: an e-mail address on the page, and whatever else
+	// the vendor knows users by.
+	Username string `json:"username"`
+	// Type is the kind of confirmation. The page shows EMAIL and lists no others,
+	// so it is not restricted.
+	Type string `json:"type"`
+}
+
+// Decode reads the page's JSON.
+func Decode(data []byte) (providers.Request, error) {
+	return strictjson.Request[Request](data)
+}
+
+// ProviderName implements [providers.Request].
+func (r Request) ProviderName() string { return Name }
+
+// Validate implements [providers.Request].
+func (r Request) Validate() error {
+	var errs providers.FieldErrors
+	check(&errs, "username", r.Username, maxUsername)
+	check(&errs, "type", r.Type, maxType)
+	return errs.OrNil()
+}
+
+func check(errs *providers.FieldErrors, field, value string, longest int) {
+	switch {
+	case value == "":
+		errs.Add(field, "is required")
+	case !utf8.ValidString(value):
+		errs.Add(field, "is not valid UTF-8")
+	case strings.TrimSpace(value) == "":
+		errs.Add(field, "must not be blank")
+	case utf8.RuneCountInString(value) > longest:
+		errs.Add(field, "must have at most %d characters", longest)
+	case strings.ContainsFunc(value, unicode.IsControl):
+		errs.Add(field, "must not hold control characters")
+	}
+}
+
+// MaskedRecipient implements [providers.Request].
+func (r Request) MaskedRecipient() string { return mask.Username(r.Username) }
+
+// Personal implements [providers.Request].
+func (r Request) Personal() []string {
+	if r.Username == "" {
+		return nil
+	}
+	return []string{r.Username}
+}

@@ -1,0 +1,70 @@
+package status
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/otpq/otpq/tasks"
+)
+
+// seedFields are the hash fields of a new record. What is derived or empty is
+// not stored.
+func seedFields(r Record) []any {
+	fields := []any{
+		"provider", r.Provider, "lane", string(r.Lane), "state", string(r.State), "to", r.Recipient,
+		"created", r.CreatedAt.UnixMilli(), "updated", r.UpdatedAt.UnixMilli(), "not_after", r.NotAfter.UnixMilli(),
+	}
+	if !r.NextAttemptAt.IsZero() {
+		fields = append(fields, "next", r.NextAttemptAt.UnixMilli())
+	}
+	if r.Reason != "" {
+		fields = append(fields, "reason", r.Reason)
+	}
+	if r.Campaign != "" {
+		fields = append(fields, "campaign", r.Campaign)
+	}
+	if r.ReplayOf != "" {
+		fields = append(fields, "replay_of", r.ReplayOf)
+	}
+	return fields
+}
+
+func decodeRecord(id string, f map[string]string) Record {
+	r := Record{
+		ID: id, Provider: f["provider"], Lane: tasks.Lane(f["lane"]), State: State(f["state"]), Reason: f["reason"],
+		Recipient: f["to"], CreatedAt: parseMS(f["created"]), UpdatedAt: parseMS(f["updated"]),
+		NotAfter: parseMS(f["not_after"]), NextAttemptAt: parseMS(f["next"]), Attempts: []Attempt{},
+		Reference: f["reference"], PossibleDuplicate: f["duplicate"] == "1",
+		Campaign: f["campaign"], ReplayOf: f["replay_of"], ReplayedAs: f["replayed_as"],
+	}
+	if us, err := strconv.ParseInt(f["code_valid_us"], 10, 64); err == nil {
+		r.CodeValidSeconds = (time.Duration(us) * time.Microsecond).Seconds()
+	}
+	attempts, _ := strconv.Atoi(f["n"])
+	for n := 1; n <= attempts; n++ {
+		if line, ok := f["a"+strconv.Itoa(n)]; ok {
+			r.Attempts = append(r.Attempts, decodeAttempt(n, line))
+		}
+	}
+	return r
+}
+
+// encodeAttempt writes an attempt as one short line, because a record holds
+// several: started ms|duration µs|outcome|reason|HTTP status.
+func encodeAttempt(a Attempt) string {
+	return fmt.Sprintf("%d|%d|%s|%s|%d", a.StartedAt.UnixMilli(), int64(a.DurationMS*1000), a.Outcome, a.Reason, a.HTTPStatus)
+}
+
+// decodeAttempt reads what encodeAttempt wrote; an attempt under way is only
+// its start.
+func decodeAttempt(number int, line string) Attempt {
+	parts := append(strings.Split(line, "|"), "", "", "", "")
+	us, _ := strconv.ParseInt(parts[1], 10, 64)
+	status, _ := strconv.Atoi(parts[4])
+	return Attempt{
+		Number: number, StartedAt: parseMS(parts[0]), DurationMS: float64(us) / 1000,
+		Outcome: parts[2], Reason: parts[3], HTTPStatus: status,
+	}
+}

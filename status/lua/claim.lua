@@ -1,0 +1,38 @@
+-- Takes the right to make the next attempt.
+-- KEYS: record. ARGV: now in ms, token, abandoned after in ms, ttl in ms,
+-- states that may become sending as |a|b|, then the seed: field, value, ...
+-- Returns {result, attempt, spent, ambiguous, detail}.
+local key = KEYS[1]
+local now, token, abandoned_after, ttl, from = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+
+if redis.call('EXISTS', key) == 0 then
+  redis.call('HSET', key, unpack(ARGV, 6))
+end
+local r = redis.call('HMGET', key, 'state', 'claim', 'claimed', 'n', 'spent', 'ambiguous')
+local state, owner, claimed = r[1], r[2], tonumber(r[3] or '0')
+local n, spent, ambiguous = tonumber(r[4] or '0'), tonumber(r[5] or '0'), tonumber(r[6] or '0')
+
+if state == 'sending' then
+  if owner == token then -- the reply to our own claim was lost
+    return {'claimed', n, spent, ambiguous, ''}
+  end
+  local busy_until = claimed + abandoned_after
+  if now < busy_until then
+    return {'busy', n, spent, ambiguous, tostring(busy_until)}
+  end
+  redis.call('HSET', key, 'claim', token, 'claimed', ARGV[1])
+  return {'abandoned', n, spent, ambiguous, redis.call('HGET', key, 'a' .. n)}
+end
+if not string.find(from, '|' .. state .. '|', 1, true) then
+  return {'over', n, spent, ambiguous, state}
+end
+
+n = n + 1
+redis.call('HSET', key, 'state', 'sending', 'updated', ARGV[1], 'claim', token, 'claimed', ARGV[1],
+  'n', n, 'a' .. n, ARGV[1])
+redis.call('HDEL', key, 'reason', 'next')
+if ambiguous > 0 then
+  redis.call('HSET', key, 'duplicate', 1)
+end
+redis.call('PEXPIRE', key, ttl)
+return {'claimed', n, spent, ambiguous, ''}

@@ -1,0 +1,42 @@
+-- Writes what became of a claimed attempt.
+-- KEYS: record. ARGV: now in ms, token, attempt number, attempt line, new
+-- state, states that may become it as |a|b|, spent 0/1, ambiguous 0/1, ttl in
+-- ms, then field, value, ... An empty value deletes the field.
+-- Returns {'ok' | 'refused' | 'gone', state}.
+local key = KEYS[1]
+local now, token, attempt, line, to, from, spent, ambiguous, ttl =
+  ARGV[1], ARGV[2], 'a' .. ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+
+local r = redis.call('HMGET', key, 'state', 'claim', attempt)
+local state, owner, written = r[1], r[2], r[3]
+if not state then
+  return {'gone', ''}
+end
+if not (state == 'sending' and owner == token) then
+  if state == to and written == line then -- the reply to our own finish was lost
+    return {'ok', state}
+  end
+  -- The claim was taken over. What the late result says is believed only when
+  -- it is that the provider took the message.
+  if to ~= 'accepted' then
+    return {'refused', state}
+  end
+  redis.call('HSET', key, attempt, line)
+  if not string.find(from, '|' .. state .. '|', 1, true) then
+    return {'refused', state}
+  end
+end
+
+redis.call('HSET', key, 'state', to, 'updated', now, attempt, line)
+redis.call('HDEL', key, 'claim', 'claimed')
+if spent == '1' then redis.call('HINCRBY', key, 'spent', 1) end
+if ambiguous == '1' then redis.call('HINCRBY', key, 'ambiguous', 1) end
+for i = 10, #ARGV, 2 do
+  if ARGV[i + 1] == '' then
+    redis.call('HDEL', key, ARGV[i])
+  else
+    redis.call('HSET', key, ARGV[i], ARGV[i + 1])
+  end
+end
+redis.call('PEXPIRE', key, ttl)
+return {'ok', to}

@@ -1,0 +1,34 @@
+-- Writes a change that no attempt led to.
+-- KEYS: record. ARGV: now in ms, new state, states that may become it as
+-- |a|b|, ttl in ms, how many of the following belong to the change, then the
+-- change's field, value, ... (an empty value deletes the field), then the
+-- seed's field, value, ...
+-- Returns {'ok' | 'refused' | 'gone', state}.
+local key = KEYS[1]
+local now, to, from, ttl, changes = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+
+local state = redis.call('HGET', key, 'state')
+if not state then
+  if #ARGV == 5 + changes then
+    return {'gone', ''}
+  end
+  redis.call('HSET', key, unpack(ARGV, 6 + changes))
+  state = 'queued'
+end
+if state == to and to ~= 'deferred' then -- said before
+  return {'ok', state}
+end
+if not string.find(from, '|' .. state .. '|', 1, true) then
+  return {'refused', state}
+end
+
+redis.call('HSET', key, 'state', to, 'updated', now)
+for i = 6, 5 + changes, 2 do
+  if ARGV[i + 1] == '' then
+    redis.call('HDEL', key, ARGV[i])
+  else
+    redis.call('HSET', key, ARGV[i], ARGV[i + 1])
+  end
+end
+redis.call('PEXPIRE', key, ttl)
+return {'ok', to}

@@ -1,0 +1,15 @@
+-- Marks a dead letter as replayed, once.
+-- KEYS: record. ARGV: id of the new message, states of dead letters as |a|b|.
+-- Returns {'ok', id of the message it is replayed as} | {'refused', state} | {'gone', ''}.
+local r = redis.call('HMGET', KEYS[1], 'state', 'replayed_as')
+if not r[1] then
+  return {'gone', ''}
+end
+if not string.find(ARGV[2], '|' .. r[1] .. '|', 1, true) then
+  return {'refused', r[1]}
+end
+if r[2] then
+  return {'ok', r[2]}
+end
+redis.call('HSET', KEYS[1], 'replayed_as', ARGV[1])
+return {'ok', ARGV[1]}

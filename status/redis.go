@@ -1,0 +1,243 @@
+package status
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+//go:embed lua/create.lua
+var createLua string
+
+//go:embed lua/claim.lua
+var claimLua string
+
+//go:embed lua/finish.lua
+var finishLua string
+
+//go:embed lua/move.lua
+var moveLua string
+
+var (
+	createScript = redis.NewScript(createLua)
+	claimScript  = redis.NewScript(claimLua)
+	finishScript = redis.NewScript(finishLua)
+	moveScript   = redis.NewScript(moveLua)
+)
+
+// Retention says how long records are kept after a message has come to its end.
+type Retention struct {
+	// Records is for messages that ended well or too late. Zero means 72 h.
+	Records time.Duration
+	// DeadLetters is for dead letters with their sealed payload. Zero means 30 days.
+	DeadLetters time.Duration
+}
+
+const (
+	defaultRetention     = 72 * time.Hour
+	defaultDeadRetention = 30 * 24 * time.Hour
+)
+
+// Redis is the [Store] in Redis: one hash a message, changed only by scripts
+// that touch that one key, so that it works on a cluster too.
+type Redis struct {
+	rdb       redis.UniversalClient
+	retention Retention
+}
+
+var _ Store = (*Redis)(nil)
+
+// NewRedis returns a store in rdb, which must be made with ContextTimeoutEnabled
+// so that a hung Redis does not outlive a caller's ctx.
+func NewRedis(rdb redis.UniversalClient, keep Retention) *Redis {
+	if keep.Records <= 0 {
+		keep.Records = defaultRetention
+	}
+	if keep.DeadLetters <= 0 {
+		keep.DeadLetters = defaultDeadRetention
+	}
+	return &Redis{rdb: rdb, retention: keep}
+}
+
+func recordKey(id string) string { return "otpq:msg:" + id }
+
+// ttl is how long a record in state is kept from now. A message that is still
+// on its way is kept until its deadline and as long again as a finished one.
+func (s *Redis) ttl(state State, notAfter, now time.Time) int64 {
+	keep := s.retention.Records
+	switch {
+	case state.Dead():
+		keep = s.retention.DeadLetters
+	case !state.Terminal():
+		keep += max(0, notAfter.Sub(now))
+	}
+	return keep.Milliseconds()
+}
+
+// Create implements [Store].
+func (s *Redis) Create(ctx context.Context, r Record) error {
+	args := append([]any{s.ttl(r.State, r.NotAfter, r.CreatedAt)}, seedFields(r)...)
+	created, err := createScript.Run(ctx, s.rdb, []string{recordKey(r.ID)}, args...).Int()
+	if err != nil {
+		return fmt.Errorf("write status record: %w", err)
+	}
+	if created == 0 {
+		return ErrExists
+	}
+	return nil
+}
+
+// Get implements [Store].
+func (s *Redis) Get(ctx context.Context, id string) (Record, error) {
+	fields, err := s.rdb.HGetAll(ctx, recordKey(id)).Result()
+	if err != nil {
+		return Record{}, fmt.Errorf("read status record: %w", err)
+	}
+	if len(fields) == 0 {
+		return Record{}, ErrNotFound
+	}
+	return decodeRecord(id, fields), nil
+}
+
+// Claim implements [Store].
+func (s *Redis) Claim(ctx context.Context, c Claim) (Claimed, error) {
+	args := append([]any{
+		c.Now.UnixMilli(), c.Token, c.AbandonedAfter.Milliseconds(),
+		s.ttl(Sending, c.Seed.NotAfter, c.Now), stateSet(predecessors(Sending)),
+	}, seedFields(c.Seed)...)
+	reply, err := claimScript.Run(ctx, s.rdb, []string{recordKey(c.Seed.ID)}, args...).Slice()
+	if err != nil {
+		return Claimed{}, fmt.Errorf("claim attempt: %w", err)
+	}
+	if len(reply) != 5 {
+		return Claimed{}, fmt.Errorf("claim attempt: script answered %d values, want 5", len(reply))
+	}
+	detail, _ := reply[4].(string)
+	out := Claimed{
+		Result:  ClaimResult(fmt.Sprint(reply[0])),
+		Attempt: asInt(reply[1]), Spent: asInt(reply[2]), Ambiguous: asInt(reply[3]),
+	}
+	switch out.Result {
+	case ClaimBusy:
+		out.BusyUntil = parseMS(detail)
+	case ClaimAbandoned:
+		out.StartedAt = decodeAttempt(out.Attempt, detail).StartedAt
+	case ClaimOver:
+		out.State = State(detail)
+	case ClaimedNow:
+	}
+	return out, nil
+}
+
+// Finish implements [Store].
+func (s *Redis) Finish(ctx context.Context, f Finish) error {
+	if err := s.indexDead(ctx, f.State, f.Provider, f.ID, f.Now); err != nil {
+		return err
+	}
+	args := []any{
+		f.Now.UnixMilli(), f.Token, f.Attempt.Number, encodeAttempt(f.Attempt),
+		string(f.State), stateSet(predecessors(f.State)), flag(f.Spent), flag(f.Ambiguous),
+		s.ttl(f.State, f.Next, f.Now),
+		"reason", f.Reason, "next", formatMS(f.Next),
+	}
+	if f.Reference != "" {
+		args = append(args, "reference", f.Reference)
+	}
+	if f.CodeValid > 0 {
+		args = append(args, "code_valid_us", f.CodeValid.Microseconds())
+	}
+	if f.State.Dead() {
+		args = append(args, "payload", f.Payload)
+	}
+	return s.change(ctx, finishScript, f.ID, f.State, args)
+}
+
+// Move implements [Store].
+func (s *Redis) Move(ctx context.Context, m Move) error {
+	if err := s.indexDead(ctx, m.To, m.Provider, m.ID, m.Now); err != nil {
+		return err
+	}
+	var from []State
+	for _, state := range predecessors(m.To) {
+		if state != Sending { // what is claimed is finished, not moved
+			from = append(from, state)
+		}
+	}
+	change := []any{"reason", m.Reason, "next", formatMS(m.Next)}
+	if m.To.Dead() {
+		change = append(change, "payload", m.Payload)
+	}
+	args := append([]any{
+		m.Now.UnixMilli(), string(m.To), stateSet(from), s.ttl(m.To, m.Next, m.Now), len(change),
+	}, change...)
+	if m.Seed != nil {
+		args = append(args, seedFields(*m.Seed)...)
+	}
+	return s.change(ctx, moveScript, m.ID, m.To, args)
+}
+
+func (s *Redis) change(ctx context.Context, script *redis.Script, id string, to State, args []any) error {
+	reply, err := script.Run(ctx, s.rdb, []string{recordKey(id)}, args...).StringSlice()
+	if err != nil {
+		return fmt.Errorf("write status record: %w", err)
+	}
+	switch reply[0] {
+	case "ok":
+		return nil
+	case "gone":
+		return ErrNotFound
+	}
+	return &RefusedError{ID: id, From: State(reply[1]), To: to}
+}
+
+// stateSet writes states as the scripts search them: |a|b|.
+func stateSet(states []State) string {
+	var b strings.Builder
+	b.WriteByte('|')
+	for _, s := range states {
+		b.WriteString(string(s))
+		b.WriteByte('|')
+	}
+	return b.String()
+}
+
+func flag(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func asInt(v any) int {
+	n, _ := v.(int64)
+	return int(n)
+}
+
+func formatMS(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return strconv.FormatInt(t.UnixMilli(), 10)
+}
+
+// parseMS reads a time as Redis holds it; anything else is no time.
+func parseMS(s string) time.Time {
+	ms, err := strconv.ParseFloat(s, 64) // Lua may write a large number as 1.7e+12
+	if err != nil || ms <= 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(int64(ms)).UTC()
+}
+
+// IsUnreachable reports whether err means that the store did not answer, as
+// opposed to one of this package's own answers.
+func IsUnreachable(err error) bool {
+	var refused *RefusedError
+	return err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrExists) && !errors.As(err, &refused)
+}

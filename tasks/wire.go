@@ -1,0 +1,198 @@
+package tasks
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Why a payload cannot be read. Each of them sends the message to the dead
+// letters; none is worth a retry by the same worker.
+var (
+	// ErrMalformed means the payload is not an otpq message at all.
+	ErrMalformed = errors.New("payload is not an otpq message")
+	// ErrVersion means the message was made by a newer otpq.
+	ErrVersion = errors.New("message version is not known to this otpq: upgrade the workers before the producers")
+	// ErrKeyUnknown means the sealing key is not on the ring.
+	ErrKeyUnknown = errors.New("sealing key is not configured")
+	// ErrSealBroken means the sealed part was changed or belongs to another message.
+	ErrSealBroken = errors.New("seal does not open: payload was changed or the key's secret is another")
+)
+
+// version is the version of the payloads that Encode makes. Payloads of each
+// released version are frozen in testdata.
+const version = 1
+
+// maxPayload bounds what Decode looks at: the largest documented request, with
+// every field at its maximum, is under 8 KiB sealed.
+const maxPayload = 256 << 10
+
+// namePattern is what an id or a provider's name may be: both become parts of
+// Redis keys, and braces there would move a key to another cluster slot.
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
+
+// wireV1 is the payload of version 1. What is outside Sealed is readable in
+// Redis and in dashboards, so it names no person.
+type wireV1 struct {
+	Version     int    `json:"v"`
+	ID          string `json:"id"`
+	Provider    string `json:"provider"`
+	Lane        Lane   `json:"lane"`
+	CreatedMS   int64  `json:"created_ms"`
+	NotAfterMS  int64  `json:"not_after_ms"`
+	MaxAttempts int    `json:"max_attempts,omitempty"`
+	Campaign    string `json:"campaign,omitempty"`
+	ReplayOf    string `json:"replay_of,omitempty"`
+	KeyID       string `json:"key"`
+	Sealed      []byte `json:"sealed"`
+}
+
+// sealedV1 is what Sealed holds.
+type sealedV1 struct {
+	Request        json.RawMessage `json:"request"`
+	IdempotencyKey string          `json:"idempotency_key,omitempty"`
+}
+
+// associated binds the sealed part to everything beside it: a payload whose id
+// or deadline was edited, or whose sealed part was moved to another message,
+// does not open.
+func (w wireV1) associated() []byte {
+	return fmt.Appendf(nil, "otpq/1|%q|%q|%q|%d|%d|%d|%q|%q",
+		w.ID, w.Provider, w.Lane, w.CreatedMS, w.NotAfterMS, w.MaxAttempts, w.Campaign, w.ReplayOf)
+}
+
+func (w wireV1) message() Message {
+	return Message{
+		ID: w.ID, Provider: w.Provider, Lane: w.Lane,
+		CreatedAt: time.UnixMilli(w.CreatedMS).UTC(), NotAfter: time.UnixMilli(w.NotAfterMS).UTC(),
+		MaxAttempts: w.MaxAttempts, Campaign: w.Campaign, ReplayOf: w.ReplayOf,
+	}
+}
+
+// check reports what a message cannot do without.
+func (w wireV1) check() error {
+	var bad []string
+	note := func(name string, ok bool) {
+		if !ok {
+			bad = append(bad, name)
+		}
+	}
+	note("id", namePattern.MatchString(w.ID))
+	note("provider", namePattern.MatchString(w.Provider))
+	note("lane", w.Lane.Valid())
+	note("created_ms", w.CreatedMS > 0)
+	note("not_after_ms", w.NotAfterMS > 0)
+	note("max_attempts", w.MaxAttempts >= 0)
+	if bad != nil {
+		return fmt.Errorf("%w: wrong or missing %s", ErrMalformed, strings.Join(bad, ", "))
+	}
+	return nil
+}
+
+// Encode seals m into a payload. It fails with [ErrNoKeys], or with
+// [ErrMalformed] when m lacks what a worker needs. Trace is not part of the
+// payload; [NewTask] puts it into the task's headers.
+func Encode(keys *Keyring, m Message) ([]byte, error) {
+	w := wireV1{
+		Version: version, ID: m.ID, Provider: m.Provider, Lane: m.Lane,
+		CreatedMS: m.CreatedAt.UnixMilli(), NotAfterMS: m.NotAfter.UnixMilli(),
+		MaxAttempts: m.MaxAttempts, Campaign: m.Campaign, ReplayOf: m.ReplayOf,
+	}
+	if err := w.check(); err != nil {
+		return nil, err
+	}
+	plain, err := json.Marshal(sealedV1{Request: m.Request, IdempotencyKey: m.IdempotencyKey})
+	if err != nil {
+		return nil, fmt.Errorf("%w: request is not JSON", ErrMalformed)
+	}
+	w.KeyID, w.Sealed, err = keys.Seal(plain, w.associated())
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(w)
+}
+
+// Peek reads the part of a payload that is not sealed, and the id of the key
+// that sealed the rest. It needs no key. It fails with [ErrMalformed] or
+// [ErrVersion]; on ErrVersion the message still has its ID when one was there.
+func Peek(payload []byte) (m Message, keyID string, err error) {
+	w, err := parse(payload)
+	return w.message(), w.KeyID, err
+}
+
+// Decode reads a payload of any released version. It fails with [ErrMalformed],
+// [ErrVersion], [ErrKeyUnknown] or [ErrSealBroken]. No error holds any part of
+// the payload's sealed content.
+func Decode(keys *Keyring, payload []byte) (Message, error) {
+	w, err := parse(payload)
+	if err != nil {
+		return w.message(), err
+	}
+	m := w.message()
+	plain, err := keys.Open(w.KeyID, w.Sealed, w.associated())
+	if err != nil {
+		return m, err
+	}
+	var inner sealedV1
+	if err := json.Unmarshal(plain, &inner); err != nil {
+		return m, ErrMalformed // the text of err may quote the request
+	}
+	m.Request, m.IdempotencyKey = inner.Request, inner.IdempotencyKey
+	return m, nil
+}
+
+func parse(payload []byte) (wireV1, error) {
+	var w wireV1
+	if len(payload) > maxPayload {
+		return w, fmt.Errorf("%w: %d bytes are more than %d", ErrMalformed, len(payload), maxPayload)
+	}
+	var head struct {
+		Version int    `json:"v"`
+		ID      string `json:"id"`
+	}
+	if err := json.Unmarshal(payload, &head); err != nil || head.Version < 1 {
+		return w, ErrMalformed
+	}
+	if head.Version > version {
+		return wireV1{ID: head.ID}, fmt.Errorf("%w (version %d, known up to %d)", ErrVersion, head.Version, version)
+	}
+	if err := json.Unmarshal(payload, &w); err != nil {
+		return wireV1{}, ErrMalformed
+	}
+	return w, w.check()
+}
+
+// Quarantine seals a payload that Decode could not read, so that it can be kept
+// as a dead letter without showing what is in it. [Release] gives it back.
+func Quarantine(keys *Keyring, taskID string, payload []byte) ([]byte, error) {
+	q := quarantined{TaskID: taskID}
+	var err error
+	if q.KeyID, q.Sealed, err = keys.Seal(payload, q.associated()); err != nil {
+		return nil, err
+	}
+	return json.Marshal(q)
+}
+
+// Release gives back what [Quarantine] sealed. It fails with [ErrMalformed],
+// [ErrKeyUnknown] or [ErrSealBroken].
+func Release(keys *Keyring, quarantine []byte) ([]byte, error) {
+	var q quarantined
+	if err := json.Unmarshal(quarantine, &q); err != nil || q.TaskID == "" {
+		return nil, ErrMalformed
+	}
+	return keys.Open(q.KeyID, q.Sealed, q.associated())
+}
+
+// quarantined has no version, so Decode calls it malformed, as it should.
+type quarantined struct {
+	TaskID string `json:"quarantined"`
+	KeyID  string `json:"key"`
+	Sealed []byte `json:"sealed"`
+}
+
+func (q quarantined) associated() []byte {
+	return fmt.Appendf(nil, "otpq/quarantine|%q", q.TaskID)
+}

@@ -1,0 +1,181 @@
+// Package worker drains the queues: it takes each message through the pipeline
+// to its provider and writes down what became of it. It does not queue messages
+// (package enqueue does) and knows no provider by name.
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+	"github.com/rs/zerolog"
+
+	"github.com/otpq/otpq/internal/metrics"
+	"github.com/otpq/otpq/providers"
+	"github.com/otpq/otpq/status"
+	"github.com/otpq/otpq/tasks"
+)
+
+// ProviderConfig is what a worker needs to know of one provider.
+type ProviderConfig struct {
+	Name     string
+	Provider providers.Provider
+	// Decode reads the provider's request; see [providers.Definition].
+	Decode      func([]byte) (providers.Request, error)
+	Timeout     time.Duration
+	Concurrency map[tasks.Lane]int
+	RateLimit   RateLimit
+	Breaker     BreakerConfig
+	Retry       Retry
+}
+
+// Config is what a Worker is made from.
+type Config struct {
+	// Redis is shared by all lanes and must outlive the Worker: close it after
+	// Shutdown has returned, because asynq panics otherwise.
+	Redis redis.UniversalClient
+	Keys  *tasks.Keyring
+	// Store keeps the status records.
+	Store     status.Store
+	Providers []ProviderConfig
+	// ShutdownTimeout bounds how long Shutdown waits for what is in flight.
+	ShutdownTimeout time.Duration
+	Metrics         *metrics.Worker
+	Log             zerolog.Logger
+}
+
+// DefaultShutdownTimeout is enough for the longest provider timeout that fits.
+const DefaultShutdownTimeout = 30 * time.Second
+
+// Worker drains the queues of its providers. Each provider's lane has its own
+// asynq server, so that one that hangs takes no slot of another's.
+type Worker struct {
+	cfg      Config
+	lanes    []*asynq.Server
+	handlers []*pipeline
+	presence *presence
+	stop     context.CancelFunc
+	running  sync.WaitGroup
+}
+
+const (
+	// pollInterval is how often an idle lane looks for a message. asynq sleeps
+	// between half and one and a half of it.
+	pollInterval = 20 * time.Millisecond
+	// dueInterval is how often messages that fell due are moved to their queue.
+	dueInterval = 250 * time.Millisecond
+)
+
+// New makes a Worker. It fails when there is no key, when no provider is on, and
+// when the timeouts do not fit into each other.
+func New(cfg Config) (*Worker, error) {
+	if cfg.Keys == nil {
+		return nil, tasks.ErrNoKeys
+	}
+	if len(cfg.Providers) == 0 {
+		return nil, errors.New("no provider is on: nothing to do")
+	}
+	if cfg.ShutdownTimeout <= 0 {
+		cfg.ShutdownTimeout = DefaultShutdownTimeout
+	}
+	if err := CheckLadder(cfg.ShutdownTimeout, cfg.Providers); err != nil {
+		return nil, err
+	}
+	w := &Worker{cfg: cfg, presence: newPresence(cfg.Redis, uuid.NewString(), cfg.Log)}
+	for _, p := range cfg.Providers {
+		w.addProvider(p)
+	}
+	return w, nil
+}
+
+func (w *Worker) addProvider(cfg ProviderConfig) {
+	limiter := newLimiter(w.cfg.Redis, cfg.Name, cfg.RateLimit)
+	breaker := newBreaker(cfg.Name, cfg.Breaker, cfg.Timeout, w.presence.changes)
+	w.presence.watch(cfg.Name, breaker)
+	for _, lane := range tasks.Lanes() {
+		p := &pipeline{
+			cfg: cfg, lane: lane, keys: w.cfg.Keys, store: w.cfg.Store,
+			limiter: limiter, breaker: breaker, metrics: w.cfg.Metrics,
+			log: w.cfg.Log, now: time.Now,
+		}
+		w.handlers = append(w.handlers, p)
+		w.lanes = append(w.lanes, asynq.NewServerFromRedisClient(w.cfg.Redis, asynq.Config{
+			Concurrency:              cfg.Concurrency[lane],
+			Queues:                   map[string]int{tasks.QueueName(cfg.Name, lane): 1},
+			TaskCheckInterval:        pollInterval,
+			DelayedTaskCheckInterval: dueInterval,
+			RetryDelayFunc:           retryDelay,
+			IsFailure:                isFailure,
+			ShutdownTimeout:          w.cfg.ShutdownTimeout,
+			Logger:                   asynqLog{w.cfg.Log.With().Str("component", "asynq").Logger()},
+		}))
+	}
+}
+
+// retryDelay tells asynq when to run a task again. It may not panic: asynq calls
+// it outside its own recover.
+func retryDelay(_ int, err error, _ *asynq.Task) time.Duration {
+	var d *deferral
+	if errors.As(err, &d) {
+		return max(0, time.Until(d.next))
+	}
+	// A lost lease, a timeout or a panic that the pipeline did not see: the
+	// record decides what happens, so soon is as good as late.
+	return time.Second
+}
+
+// isFailure tells asynq's statistics whether an attempt failed. It may not panic.
+func isFailure(err error) bool {
+	var d *deferral
+	return !errors.As(err, &d) || d.failed
+}
+
+// Start begins to drain the queues and returns. It fails when Redis does not
+// answer before ctx ends: asynq itself would not notice.
+func (w *Worker) Start(ctx context.Context) error {
+	if err := w.cfg.Redis.Ping(ctx).Err(); err != nil {
+		return fmt.Errorf("redis does not answer: %w", err)
+	}
+	for i, lane := range w.lanes {
+		if err := lane.Start(w.handlers[i]); err != nil {
+			for _, started := range w.lanes[:i] {
+				started.Shutdown()
+			}
+			return fmt.Errorf("start lane: %w", err)
+		}
+	}
+	beat, stop := context.WithCancel(context.WithoutCancel(ctx))
+	w.stop = stop
+	w.running.Go(func() { w.presence.run(beat, w.queues(), w.cfg.Metrics) })
+	return nil
+}
+
+func (w *Worker) queues() []string {
+	var names []string
+	for _, p := range w.handlers {
+		names = append(names, tasks.QueueName(p.cfg.Name, p.lane))
+	}
+	return names
+}
+
+// Shutdown stops taking messages, finishes what is in flight and leaves the
+// rest queued. It returns when all lanes are down.
+func (w *Worker) Shutdown() {
+	var wg sync.WaitGroup
+	for _, lane := range w.lanes {
+		wg.Go(lane.Shutdown)
+	}
+	wg.Wait()
+	if w.stop != nil {
+		w.stop()
+	}
+	w.running.Wait()
+}
+
+// Healthy fails when the worker's own loops have not reached Redis for a while.
+func (w *Worker) Healthy() error { return w.presence.healthy() }
