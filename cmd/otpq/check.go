@@ -120,8 +120,13 @@ func (r *report) configuration(err error) {
 }
 
 func (r *report) keys(cfg config.Config) {
-	if _, err := tasks.NewKeyring(keys(cfg)...); err != nil {
-		r.fail("keys", err.Error(), "run `otpq keygen`")
+	const fix = "run `otpq keygen` and put what it prints under keys in the configuration"
+	switch _, err := tasks.NewKeyring(keys(cfg)...); {
+	case errors.Is(err, tasks.ErrNoKeys):
+		r.fail("keys", "no sealing key is configured", fix)
+		return
+	case err != nil:
+		r.fail("keys", err.Error(), fix)
 		return
 	}
 	r.ok("keys", "%d; %q seals", len(cfg.Keys), cfg.Keys[0].ID)
@@ -152,8 +157,11 @@ func (r *report) redis(ctx context.Context, cfg config.Config) {
 		return
 	}
 	r.ok("redis", "%s answers", where)
-	r.redisInfo(parseInfo(info))
-	r.fsync(ctx, rdb)
+	facts := parseInfo(info)
+	r.redisInfo(facts)
+	if facts["aof_enabled"] == "1" { // without it the setting means nothing
+		r.fsync(ctx, rdb)
+	}
 }
 
 func (r *report) clock(skew, took time.Duration) {

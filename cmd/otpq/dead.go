@@ -11,7 +11,6 @@ import (
 	"github.com/jedib0t/go-pretty/v6/table"
 	"github.com/spf13/cobra"
 
-	"github.com/otpq/otpq/enqueue"
 	"github.com/otpq/otpq/providers/all"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/tasks"
@@ -76,24 +75,20 @@ func (c *deadChoice) filter(now time.Time) (names []string, f status.DeadFilter,
 	return names, f, nil
 }
 
-// letters yields the chosen dead letters, those of one provider after those of
-// another.
-func (c *deadChoice) letters(ctx context.Context, store *status.Redis) (iter.Seq2[status.DeadLetter, error], error) {
-	names, f, err := c.filter(time.Now())
-	if err != nil {
-		return nil, err
-	}
+// chosenLetters yields up to limit dead letters of the named providers, those of
+// one after those of another. A limit of zero is none.
+func chosenLetters(ctx context.Context, store *status.Redis, names []string, f status.DeadFilter, limit int) iter.Seq2[status.DeadLetter, error] {
 	return func(yield func(status.DeadLetter, error) bool) {
 		n := 0
 		for _, name := range names {
 			for d, err := range store.Dead(ctx, name, f) {
-				if c.limit > 0 && n >= c.limit || !yield(d, err) {
+				if limit > 0 && n >= limit || !yield(d, err) {
 					return
 				}
 				n++
 			}
 		}
-	}, nil
+	}
 }
 
 func (a *app) deadListCommand() *cobra.Command {
@@ -103,15 +98,16 @@ func (a *app) deadListCommand() *cobra.Command {
 		Short: "List dead letters, oldest first",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			names, filter, err := choice.filter(time.Now())
+			if err != nil {
+				return err
+			}
 			store, rdb, _, err := a.reader()
 			if err != nil {
 				return err
 			}
 			defer rdb.Close()
-			letters, err := choice.letters(cmd.Context(), store)
-			if err != nil {
-				return err
-			}
+			letters := chosenLetters(cmd.Context(), store, names, filter, choice.limit)
 			if a.json {
 				return a.printJSONList(letters)
 			}
@@ -191,7 +187,7 @@ func (a *app) deadShowCommand() *cobra.Command {
 			defer cancel()
 			d, err := store.DeadLetter(ctx, args[0])
 			if err != nil {
-				return deadError(err)
+				return deadError(ctx, store, err)
 			}
 			shown := shownDeadLetter{Record: d.Record}
 			if reveal {
@@ -201,7 +197,7 @@ func (a *app) deadShowCommand() *cobra.Command {
 				}
 				m, err := tasks.Decode(ring, d.Payload)
 				if err != nil {
-					return err
+					return fmt.Errorf("the request cannot be revealed: %w", err)
 				}
 				shown.Request = m.Request
 			}
@@ -219,179 +215,20 @@ func (a *app) deadShowCommand() *cobra.Command {
 	return cmd
 }
 
-// deadError says in words that a message is no dead letter.
-func deadError(err error) error {
+// deadError says in words why a message is no dead letter.
+func deadError(ctx context.Context, store *status.Redis, err error) error {
 	var refused *status.RefusedError
-	if errors.As(err, &refused) {
-		return fmt.Errorf("message %s is %s: it is no dead letter, or was replayed or discarded", refused.ID, refused.From)
+	if !errors.As(err, &refused) {
+		return err
 	}
-	return err
-}
-
-// deadIDs are the letters that a command acts on: those named, or those chosen.
-// To act on all of them takes a word, --all.
-func (a *app) deadIDs(ctx context.Context, store *status.Redis, choice *deadChoice, args []string, every bool) (iter.Seq2[status.DeadLetter, error], error) {
-	chosen := *choice != deadChoice{}
+	r, readErr := store.Get(ctx, refused.ID)
 	switch {
-	case len(args) > 0 && (chosen || every):
-		return nil, usagef("name ids or choose by flags, not both")
-	case len(args) == 0 && !chosen && !every:
-		return nil, usagef("name ids, choose by flags such as --provider and --since, or say --all")
-	case len(args) == 0:
-		return choice.letters(ctx, store)
+	case readErr != nil:
+		return err
+	case r.ReplayedAs != "":
+		return fmt.Errorf("message %s was replayed as %s", r.ID, r.ReplayedAs)
+	case r.State.Dead():
+		return fmt.Errorf("message %s was discarded", r.ID)
 	}
-	return func(yield func(status.DeadLetter, error) bool) {
-		for _, id := range args {
-			d, err := store.DeadLetter(ctx, id)
-			d.ID = id
-			if !yield(d, deadError(err)) {
-				return
-			}
-		}
-	}, nil
-}
-
-// deadAction is what a command did to one dead letter.
-type deadAction struct {
-	ID     string `json:"id"`
-	Action string `json:"action"` // replayed, discarded, would_be_… or failed
-	NewID  string `json:"new_id,omitempty"`
-	Error  string `json:"error,omitempty"`
-}
-
-// actOnDead calls act for each chosen letter and prints what it did, a line
-// each, in JSON too: there may be many. It fails when one of them failed.
-func (a *app) actOnDead(letters iter.Seq2[status.DeadLetter, error], word string, dryRun bool, act func(status.DeadLetter, *deadAction) error) error {
-	done, failed := 0, 0
-	for d, err := range letters {
-		if err != nil && d.ID == "" {
-			return err
-		}
-		result := deadAction{ID: d.ID, Action: word}
-		switch {
-		case err != nil:
-		case dryRun:
-			result.Action = "would_be_" + word
-		default:
-			err = act(d, &result)
-		}
-		if err != nil {
-			result.Action, result.Error = "failed", err.Error()
-			failed++
-		} else {
-			done++
-		}
-		if err := a.printDeadAction(result); err != nil {
-			return err
-		}
-	}
-	summary := word
-	if dryRun {
-		summary = "would be " + word
-	}
-	fmt.Fprintf(a.err, "%d %s, %d failed\n", done, summary, failed)
-	if failed > 0 {
-		return errSilent
-	}
-	return nil
-}
-
-func (a *app) printDeadAction(r deadAction) error {
-	if a.json {
-		return a.printJSON(r)
-	}
-	line := r.ID + " " + r.Action
-	if r.NewID != "" {
-		line += " as " + r.NewID
-	}
-	if r.Error != "" {
-		line += ": " + r.Error
-	}
-	_, err := fmt.Fprintln(a.out, line)
-	return err
-}
-
-func (a *app) deadReplayCommand() *cobra.Command {
-	var (
-		choice        deadChoice
-		every, dryRun bool
-		validFor      time.Duration
-		lane          string
-		rate          float64
-	)
-	cmd := &cobra.Command{
-		Use:   "replay [ID …]",
-		Short: "Queue dead letters again, each as a new message with a new deadline",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if rate <= 0 {
-				return usagef("--rate must be more than 0")
-			}
-			client, cfg, err := a.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			rdb, err := openRedis(cfg, "otpq-cli", 0)
-			if err != nil {
-				return err
-			}
-			defer rdb.Close()
-			letters, err := a.deadIDs(cmd.Context(), openStore(cfg, rdb), &choice, args, every)
-			if err != nil {
-				return err
-			}
-			opts := []enqueue.Option{enqueue.ValidFor(validFor)}
-			if lane != "" {
-				opts = append(opts, enqueue.InLane(tasks.Lane(lane)))
-			}
-			pace := time.NewTicker(max(time.Duration(float64(time.Second)/rate), 1))
-			defer pace.Stop()
-			return sendError(a.actOnDead(letters, "replayed", dryRun, func(d status.DeadLetter, r *deadAction) error {
-				receipt, err := client.Replay(cmd.Context(), d.ID, opts...)
-				r.NewID = receipt.ID
-				select {
-				case <-pace.C:
-				case <-cmd.Context().Done():
-				}
-				return err
-			}))
-		},
-	}
-	choice.addFlags(cmd)
-	f := cmd.Flags()
-	f.BoolVar(&every, "all", false, "all dead letters there are")
-	f.BoolVar(&dryRun, "dry-run", false, "only say which would be replayed")
-	f.DurationVar(&validFor, "valid-for", enqueue.DefaultValidity, "how long each may be sent from now on")
-	f.StringVar(&lane, "lane", "", "interactive or bulk (default: the lane each came from)")
-	f.Float64Var(&rate, "rate", 50, "most replays in a second")
-	return cmd
-}
-
-func (a *app) deadDiscardCommand() *cobra.Command {
-	var (
-		choice        deadChoice
-		every, dryRun bool
-	)
-	cmd := &cobra.Command{
-		Use:   "discard [ID …]",
-		Short: "Give dead letters up: their requests are deleted, their records stay a while",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			store, rdb, _, err := a.reader()
-			if err != nil {
-				return err
-			}
-			defer rdb.Close()
-			letters, err := a.deadIDs(cmd.Context(), store, &choice, args, every)
-			if err != nil {
-				return err
-			}
-			return a.actOnDead(letters, "discarded", dryRun, func(d status.DeadLetter, _ *deadAction) error {
-				return store.DropDead(cmd.Context(), d.Provider, d.ID)
-			})
-		},
-	}
-	choice.addFlags(cmd)
-	cmd.Flags().BoolVar(&every, "all", false, "all dead letters there are")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say which would be discarded")
-	return cmd
+	return fmt.Errorf("message %s is %s: only rejected, exhausted and unknown ones are dead letters", r.ID, r.State)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"sync"
@@ -36,6 +35,11 @@ func (a *app) devCommand() *cobra.Command {
 			"each, and stay until Ctrl-C. Nothing is kept.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if redisURL != "" {
+				if err := redisconn.Check(redisURL); err != nil {
+					return usagef("--redis %w", err)
+				}
+			}
 			d := dev{app: a, redisURL: redisURL, listen: listen, once: once, verbose: verbose}
 			return d.run(cmd.Context())
 		},
@@ -70,12 +74,10 @@ func (d *dev) run(ctx context.Context) error {
 	}
 	redisconn.LogTo(log)
 
-	if d.redisURL == "" {
-		if err := d.startRedis(ctx); err != nil {
-			return err
-		}
+	if err := d.findRedis(ctx); err != nil {
+		return err
 	}
-	server, sandboxURL, err := d.startSandbox()
+	server, sandboxURL, err := d.startSandbox(ctx)
 	if err != nil {
 		return err
 	}
@@ -94,9 +96,7 @@ func (d *dev) run(ctx context.Context) error {
 	d.later(func() { _ = client.Close() })
 	workerDone := d.startWorker(ctx, cfg, log)
 
-	if !d.json {
-		d.printWhere(cfg, sandboxURL, file)
-	}
+	d.printWhere(cfg, sandboxURL, file)
 	samples := newSamples(client, server)
 	if err := d.show(ctx, samples, workerDone); err != nil {
 		return err
@@ -113,6 +113,25 @@ func (d *dev) run(ctx context.Context) error {
 	case err := <-workerDone:
 		return err
 	}
+}
+
+// findRedis looks whether the given Redis is there, or starts one. A worker would
+// wait for it, and nobody would see what for.
+func (d *dev) findRedis(ctx context.Context) error {
+	if d.redisURL == "" {
+		return d.startRedis(ctx)
+	}
+	rdb, err := redisconn.Open(d.redisURL, redisconn.Options{ClientName: "otpq-dev"})
+	if err != nil {
+		return err
+	}
+	defer rdb.Close()
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	if err := rdb.Ping(ctx).Err(); err != nil {
+		return fmt.Errorf("--redis: %s does not answer: %w", redisconn.Describe(d.redisURL), err)
+	}
+	return nil
 }
 
 // startRedis starts a Redis in memory whose clock moves: miniredis lets TTLs
@@ -144,10 +163,10 @@ func (d *dev) startRedis(ctx context.Context) error {
 	return nil
 }
 
-func (d *dev) startSandbox() (*sandbox.Server, string, error) {
-	listener, err := net.Listen("tcp", d.listen)
+func (d *dev) startSandbox(ctx context.Context) (*sandbox.Server, string, error) {
+	listener, err := listenOn(ctx, d.listen)
 	if err != nil {
-		return nil, "", fmt.Errorf("--listen: %w", err)
+		return nil, "", err
 	}
 	server := newSandbox(1)
 	stop := serve(listener, server.Handler(), zerolog.Nop())
@@ -225,11 +244,16 @@ func (d *dev) startWorker(ctx context.Context, cfg config.Config, log zerolog.Lo
 	return done
 }
 
+// printWhere tells how to reach this run. With --json only JSON is on stdout.
 func (d *dev) printWhere(cfg config.Config, sandboxURL, file string) {
-	fmt.Fprintf(d.out, "redis    %s\n", redisconn.Describe(cfg.Redis.URL.Reveal()))
-	fmt.Fprintf(d.out, "sandbox  %s  (faults and counts: %s/_sandbox/)\n", sandboxURL, sandboxURL)
-	fmt.Fprintf(d.out, "In another terminal:\n")
-	fmt.Fprintf(d.out, "  export OTPQ_CONFIG=%s\n", file)
-	fmt.Fprintf(d.out, "  otpq send unimedbh '{\"username\":\"teste@gmail.com\",\"type\":\"EMAIL\"}' --wait\n")
-	fmt.Fprintf(d.out, "  otpq providers\n  otpq dead list\n\n")
+	w := d.out
+	if d.json {
+		w = d.err
+	}
+	fmt.Fprintf(w, "redis    %s\n", redisconn.Describe(cfg.Redis.URL.Reveal()))
+	fmt.Fprintf(w, "sandbox  %s  (faults and counts: %s/_sandbox/)\n", sandboxURL, sandboxURL)
+	fmt.Fprintf(w, "In another terminal:\n")
+	fmt.Fprintf(w, "  export OTPQ_CONFIG=%s\n", file)
+	fmt.Fprintf(w, "  otpq send unimedbh '{\"username\":\"teste@gmail.com\",\"type\":\"EMAIL\"}' --wait\n")
+	fmt.Fprintf(w, "  otpq providers\n  otpq dead list\n\n")
 }

@@ -8,11 +8,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
+
+	"github.com/otpq/otpq/internal/redisconn"
 )
 
 // Exit codes, as the command line's contract has them.
@@ -26,6 +31,9 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// Once the first signal is handled, a second one ends the process at once.
 	context.AfterFunc(ctx, stop)
+	// A command's own error says what go-redis would log of its pool; those that
+	// keep a log turn this on again.
+	redisconn.LogTo(zerolog.Nop())
 	os.Exit(run(ctx, os.Args[1:], streams{in: os.Stdin, out: os.Stdout, err: os.Stderr}, os.Environ()))
 }
 
@@ -54,9 +62,19 @@ func run(ctx context.Context, args []string, s streams, environ []string) int {
 		fmt.Fprintf(s.err, "otpq: %v\n", err)
 		return exitUsage
 	default:
-		fmt.Fprintf(s.err, "otpq: %v\n", err)
+		fmt.Fprintf(s.err, "otpq: %v%s\n", err, adviceFor(err))
 		return exitFailed
 	}
+}
+
+// adviceFor says what to do about an error that does not say it: a refused
+// connection names an address, and nothing more.
+func adviceFor(err error) string {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "dial" {
+		return "; is Redis running there? `otpq check` looks at all that is needed"
+	}
+	return ""
 }
 
 // errSilent fails a command that has said why already.
@@ -94,11 +112,28 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w; see `%s --help`", err, cmd.CommandPath())
 	})
+	root.SetHelpCommand(helpCommand(root))
 	root.AddCommand(
 		a.devCommand(), a.workerCommand(), a.sendCommand(), a.statusCommand(), a.cancelCommand(), a.deadCommand(),
 		a.providersCommand(), a.sandboxCommand(), a.checkCommand(), a.keygenCommand(), a.versionCommand(),
 	)
 	return root
+}
+
+// helpCommand is cobra's own, but for a topic that there is not: that is a wrong
+// usage, and cobra calls it done.
+func helpCommand(root *cobra.Command) *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Help about any command",
+		RunE: func(_ *cobra.Command, args []string) error {
+			about, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return usagef("there is no command %q; see `%s --help`", strings.Join(args, " "), root.CommandPath())
+			}
+			return about.Help()
+		},
+	}
 }
 
 // noArgs refuses arguments: an unknown command, mostly.

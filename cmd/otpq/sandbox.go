@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
@@ -19,6 +20,18 @@ func newSandbox(seed uint64) *sandbox.Server {
 		apis[def.Name] = def.Sandbox()
 	}
 	return sandbox.New(sandbox.Options{Providers: apis, Seed: seed})
+}
+
+// listenOn opens the port that --listen names.
+func listenOn(ctx context.Context, addr string) (net.Listener, error) {
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		return nil, usagef("--listen must be host:port, such as 127.0.0.1:8089")
+	}
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("--listen: %w", err)
+	}
+	return listener, nil
 }
 
 func (a *app) sandboxCommand() *cobra.Command {
@@ -46,9 +59,9 @@ func (a *app) sandboxCommand() *cobra.Command {
 					return usagef("--fault %s: %w", text, err)
 				}
 			}
-			listener, err := net.Listen("tcp", listen)
+			listener, err := listenOn(cmd.Context(), listen)
 			if err != nil {
-				return fmt.Errorf("--listen: %w", err)
+				return err
 			}
 			url := "http://" + listener.Addr().String()
 			if a.json {

@@ -41,6 +41,9 @@ func (a *app) sendCommand() *cobra.Command {
 			if !ok {
 				return unknownProvider(args[0])
 			}
+			if cmd.Flags().Changed("key") && key == "" {
+				return usagef("--key must not be empty: leave it out, or is a variable not set?")
+			}
 			body, err := a.readRequest(args[1])
 			if err != nil {
 				return err
@@ -87,11 +90,16 @@ func (a *app) sendCommand() *cobra.Command {
 	return cmd
 }
 
-// sendError makes a wrong option a wrong usage.
+// optionFlags are the flags of enqueue's options.
+var optionFlags = map[string]string{
+	"idempotency key": "--key", "validity": "--valid-for", "lane": "--lane", "time": "--at", "max attempts": "--max-attempts",
+}
+
+// sendError makes a wrong option a wrong usage, by the name of its flag.
 func sendError(err error) error {
 	var option *enqueue.OptionError
 	if errors.As(err, &option) {
-		return usageError{err}
+		return usagef("%s %s", optionFlags[option.Option], option.Problem)
 	}
 	return err
 }
@@ -145,14 +153,17 @@ func (a *app) waitFor(ctx context.Context, client *enqueue.Client, receipt enque
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
 	if a.json {
-		receipt.State = last.State
+		// In any case: who waited in vain needs the id more than anybody.
+		if last.State != "" {
+			receipt.State = last.State
+		}
 		if err := a.printJSON(receipt); err != nil {
 			return err
 		}
+	}
+	if err != nil {
+		return err
 	}
 	if last.State != status.Accepted {
 		return errSilent

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/otpq/otpq/status"
+	"github.com/otpq/otpq/tasks"
 )
 
 func (a *app) statusCommand() *cobra.Command {
@@ -53,8 +54,13 @@ func (a *app) statusCommand() *cobra.Command {
 // notices, and nothing for Redis.
 const followInterval = 100 * time.Millisecond
 
+// overdue is how long after its deadline a message is at its end when a worker
+// lives: an attempt that began just before it, and its account.
+const overdue = tasks.TaskTimeout + 5*time.Second
+
 // follow calls seen with the record now and at each change, until the message
-// has come to its end. A Redis that is away for a moment does not end it.
+// has come to its end. A Redis that is away for a moment does not end it; a
+// deadline that nobody heeds does, because nobody is there.
 func follow(ctx context.Context, get func(context.Context, string) (status.Record, error), id string, seen func(status.Record) error) error {
 	tick := time.NewTicker(followInterval)
 	defer tick.Stop()
@@ -75,6 +81,10 @@ func follow(ctx context.Context, get func(context.Context, string) (status.Recor
 		}
 		if last.State.Terminal() {
 			return nil
+		}
+		if late := time.Since(last.NotAfter); late > overdue {
+			return fmt.Errorf("the message is still %s, %s after its deadline: is a worker running, with %s on?",
+				last.State, late.Round(time.Second), last.Provider)
 		}
 		select {
 		case <-ctx.Done():

@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,7 +46,7 @@ func runWorker(ctx context.Context, cfg config.Config, log zerolog.Logger) error
 		log.Warn().Str("provider", p.name).Str("why", p.why).Msg("provider is off; its messages wait")
 	}
 	if len(on) == 0 {
-		return fmt.Errorf("no provider is on: %s: %s", off[0].name, off[0].why)
+		return noProvider(off)
 	}
 	rdb, err := openRedis(cfg, "otpq-worker", poolSize(on))
 	if err != nil {
@@ -63,12 +63,14 @@ func runWorker(ctx context.Context, cfg config.Config, log zerolog.Logger) error
 	if err != nil {
 		return err
 	}
-	if err := startWorker(ctx, w, log); err != nil {
-		return err
-	}
+	// First, so that a taken address ends the worker before it has messages in
+	// hand, and so that /readyz tells what a worker waits for.
 	stopAdmin, err := serveAdmin(cfg.Admin.Listen, adminHandler(w, rdb, registry), log)
 	if err != nil {
-		w.Shutdown()
+		return err
+	}
+	defer stopAdmin()
+	if err := startWorker(ctx, w, log); err != nil {
 		return err
 	}
 	names := make([]string, 0, len(on))
@@ -81,9 +83,17 @@ func runWorker(ctx context.Context, cfg config.Config, log zerolog.Logger) error
 	<-ctx.Done()
 	log.Info().Msg("stopping: finishing what is in flight")
 	w.Shutdown()
-	stopAdmin()
 	log.Info().Msg("worker stopped")
 	return nil
+}
+
+// noProvider says what each provider lacks.
+func noProvider(off []offProvider) error {
+	var lines []string
+	for _, p := range off {
+		lines = append(lines, p.name+" "+p.why)
+	}
+	return errors.New("no provider is on:\n  " + strings.Join(lines, "\n  "))
 }
 
 // startWorker waits for Redis: a worker that is started before it, or beside a

@@ -1,0 +1,237 @@
+package worker
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/otpq/otpq/enqueue"
+	"github.com/otpq/otpq/providers"
+	"github.com/otpq/otpq/status"
+	"github.com/otpq/otpq/tasks"
+)
+
+// trigger is a breaker that opens soon.
+func trigger(openFor time.Duration) func(*ProviderConfig) {
+	return func(pc *ProviderConfig) {
+		pc.Breaker = BreakerConfig{ConsecutiveFailures: 3, FailureRatio: 0.5, MinimumRequests: 20, OpenFor: openFor}
+	}
+}
+
+func TestTheBreakerOpensSpendsNothingAndCloses(t *testing.T) {
+	r := newRig(t)
+	up := make(chan struct{}) // closed when the provider is up again
+	f := &fake{send: func(context.Context, int) providers.Outcome {
+		select {
+		case <-up:
+			return accepted
+		default:
+			return providers.Retry(providers.ReasonProviderError, 0, nil)
+		}
+	}}
+	r.start(nil, f.config(trigger(time.Second), func(pc *ProviderConfig) {
+		pc.Concurrency[tasks.Interactive] = 1 // so that exactly three requests fail
+		pc.Retry.MaxAttempts = 4
+	}))
+	var ids []string
+	for range 20 {
+		ids = append(ids, r.send())
+	}
+	for _, id := range ids[3:] {
+		rec := r.await(id, "waited for the breaker", func(rec status.Record) bool { return rec.Reason == string(ReasonBreakerOpen) })
+		if rec.State != status.Deferred || rec.NextAttemptAt.IsZero() || len(rec.Attempts) != 0 {
+			t.Errorf("record = %+v, want deferred without an attempt, until when", rec)
+		}
+	}
+	eventually(t, func() bool {
+		workers, err := Workers(t.Context(), r.rdb)
+		return err == nil && len(workers) == 1 && workers[0].Breakers["unimedbh"].State != BreakerClosed
+	}, func() string { return "Workers() never showed the open breaker" })
+
+	close(up)
+	for _, id := range ids {
+		rec := r.awaitState(id, status.Accepted)
+		for _, a := range rec.Attempts[:len(rec.Attempts)-1] {
+			if a.Outcome != "retry_later" {
+				t.Errorf("attempt %+v is none of the provider's", a)
+			}
+		}
+	}
+	eventually(t, func() bool {
+		log := r.log.String()
+		return strings.Contains(log, `"to":"open"`) && strings.Contains(log, `"to":"closed"`)
+	}, func() string { return "opening and closing are not in the log:\n" + r.log.String() })
+}
+
+func TestAMessageExpiresOnTimeWhileTheBreakerIsOpen(t *testing.T) {
+	r := newRig(t)
+	f := always(providers.Retry(providers.ReasonProviderError, 0, nil))
+	r.start(nil, f.config(trigger(time.Hour), func(pc *ProviderConfig) { pc.Retry.MaxAttempts = 100 }))
+	for range 5 { // open it
+		r.send()
+	}
+	eventually(t, func() bool { return len(f.requests()) >= 3 }, func() string { return "the breaker had nothing to open it" })
+	before := len(f.requests())
+	rec := r.awaitState(r.send(enqueue.ValidFor(1500*time.Millisecond)), status.Expired)
+	// A whole second for the queue's clock, and slack for a busy machine; an
+	// hour is what it would be without the cap.
+	if late := rec.UpdatedAt.Sub(rec.NotAfter); late < 0 || late > 10*time.Second {
+		t.Errorf("expired %s after not_after", late)
+	}
+	if n := len(f.requests()) - before; len(rec.Attempts) > 0 || n > 8 {
+		t.Errorf("%d attempts, %d requests while the breaker was open", len(rec.Attempts), n)
+	}
+}
+
+func TestSlowOutagesTripTheBreaker(t *testing.T) {
+	r := newRig(t)
+	f := hanging()
+	r.start(nil, f.config(trigger(time.Minute), func(pc *ProviderConfig) { pc.Timeout = 100 * time.Millisecond }))
+	var ids []string
+	for range 30 {
+		ids = append(ids, r.send())
+	}
+	for _, id := range ids {
+		r.await(id, "was deferred", func(rec status.Record) bool { return rec.State == status.Deferred })
+	}
+	if n := len(f.requests()); n > 3+8 { // three to open it, eight slots already at it
+		t.Errorf("%d requests to a provider that only times out", n)
+	}
+}
+
+func TestABreakerHearsOnlyOfTheProvidersHealth(t *testing.T) {
+	for _, c := range []struct {
+		outcome providers.Outcome
+		opens   bool
+	}{
+		{providers.AcceptedFor(0), false},
+		{providers.Reject(providers.ReasonInvalidRequest, nil), false},
+		{providers.Reject(providers.ReasonRecipientUnknown, nil), false},
+		{providers.Retry(providers.ReasonRateLimited, 0, nil), false},
+		{providers.Retry(providers.ReasonCredentialsRenewed, 0, nil), false},
+		{providers.Retry(ReasonStalled, 0, nil), false},
+		{providers.Retry(providers.ReasonProviderError, 0, nil), true},
+		{providers.Retry(providers.ReasonUnavailable, 0, nil), true},
+		{providers.Retry(providers.ReasonConnection, 0, nil), true},
+		{providers.Retry(providers.ReasonUnexpectedStatus, 0, nil), true},
+		{providers.Retry(providers.ReasonNotSent, 0, nil), true},
+		{providers.Unknown(providers.ReasonTimeout, nil), true},
+		{providers.Unknown(providers.ReasonUnclassified, nil), true},
+		{providers.Outcome{}, true},
+	} {
+		t.Run(fmt.Sprint(c.outcome.Kind, " ", c.outcome.Reason), func(t *testing.T) {
+			b := newBreaker("p", BreakerConfig{ConsecutiveFailures: 5, FailureRatio: 0.5, MinimumRequests: 20, OpenFor: time.Minute}, time.Second, nil)
+			report(t, b, 30, c.outcome)
+			if got := b.state() == BreakerOpen; got != c.opens {
+				t.Errorf("open after 30 of them: %v, want %v", got, c.opens)
+			}
+		})
+	}
+	t.Run("refused credentials open it at once", func(t *testing.T) {
+		b := newBreaker("p", BreakerConfig{ConsecutiveFailures: 5, FailureRatio: 0.5, MinimumRequests: 20, OpenFor: time.Minute}, time.Second, nil)
+		report(t, b, 1, providers.Retry(providers.ReasonCredentials, 0, nil))
+		if b.state() != BreakerOpen {
+			t.Errorf("state = %s, want open", b.state())
+		}
+	})
+}
+
+// report makes n requests with one outcome, as long as the breaker allows them.
+func report(t *testing.T, b *breaker, n int, o providers.Outcome) {
+	t.Helper()
+	for range n {
+		p, _, ok := b.allow(time.Now())
+		if !ok {
+			return
+		}
+		p.report(o)
+	}
+}
+
+func TestBreakerOverTime(t *testing.T) {
+	failure := providers.Retry(providers.ReasonProviderError, 0, nil)
+	cfg := BreakerConfig{ConsecutiveFailures: 5, FailureRatio: 0.5, MinimumRequests: 20, OpenFor: 30 * time.Second}
+
+	t.Run("failures in a row count though a minute lies between them", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBreaker("p", cfg, time.Second, nil)
+			for range 5 {
+				report(t, b, 1, failure)
+				time.Sleep(10 * time.Minute) //nolint:forbidigo // synctest's clock: no time passes
+			}
+			if b.openUntil.Load() == 0 {
+				t.Error("five failures in a row, ten minutes apart, did not open it")
+			}
+		})
+	})
+	t.Run("calls as long as the timeout are counted", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			const timeout = 10 * time.Second
+			wide := cfg
+			wide.ConsecutiveFailures = 1000 // leave it to the ratio
+			b := newBreaker("p", wide, timeout, nil)
+			for range 40 {
+				p, _, ok := b.allow(time.Now())
+				if !ok {
+					return // opened, as it should
+				}
+				time.AfterFunc(timeout, func() { p.report(failure) })
+				time.Sleep(timeout / 8) //nolint:forbidigo // synctest's clock: no time passes
+			}
+			t.Error("40 calls that timed out did not open it")
+		})
+	})
+	t.Run("half-open lets one probe through and a success closes it", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBreaker("p", cfg, time.Second, nil)
+			report(t, b, 5, failure)
+			_, until, ok := b.allow(time.Now())
+			if left := time.Until(until); ok || left < cfg.OpenFor || left > cfg.OpenFor*11/10 {
+				t.Fatalf("allow() while open = %v, wait %s; want no, about %s", ok, left, cfg.OpenFor)
+			}
+			time.Sleep(time.Until(until) + time.Millisecond) //nolint:forbidigo // synctest's clock: no time passes
+			probe, _, ok := b.allow(time.Now())
+			if !ok || b.state() != BreakerHalfOpen {
+				t.Fatalf("no probe after the wait; state %s", b.state())
+			}
+			if _, _, second := b.allow(time.Now()); second {
+				t.Error("a second request was let through beside the probe")
+			}
+			probe.report(accepted)
+			if b.state() != BreakerClosed {
+				t.Errorf("state after a good probe = %s, want closed", b.state())
+			}
+			report(t, b, 4, failure)
+			if b.state() != BreakerClosed {
+				t.Error("failures from before it opened still count")
+			}
+		})
+	})
+	t.Run("a probe given back unused leaves room for another", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBreaker("p", cfg, time.Second, nil)
+			report(t, b, 5, failure)
+			time.Sleep(time.Minute) //nolint:forbidigo // synctest's clock: no time passes
+			for range 3 {
+				probe, _, ok := b.allow(time.Now())
+				if !ok {
+					t.Fatal("the breaker is wedged half-open")
+				}
+				probe.release()
+			}
+			probe, _, _ := b.allow(time.Now())
+			probe.report(failure)
+			if b.state() != BreakerOpen {
+				t.Errorf("state after a failed probe = %s, want open", b.state())
+			}
+		})
+	})
+	t.Run("a log that does not read holds nothing up", func(_ *testing.T) {
+		full := make(chan breakerChange)
+		b := newBreaker("p", cfg, time.Second, full)
+		report(t, b, 5, failure) // would hang here
+	})
+}
