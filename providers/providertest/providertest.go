@@ -24,9 +24,6 @@ import (
 // token is what a provider that needs one is given.
 const token = "kit-TOKEN-a1b2c3d4e5"
 
-// soon bounds a Send that has nothing to wait for.
-const soon = 5 * time.Second
-
 // Harness says which provider keeps the contract, and how it is set up.
 type Harness struct {
 	Definition providers.Definition
@@ -48,7 +45,7 @@ func Run(t *testing.T, h Harness) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &kit{Harness: h}
+	k := &kit{Harness: h, soon: 5 * time.Second}
 	for _, x := range exchanges {
 		if x.outcome.Kind == providers.Accepted {
 			k.accepted = x.response
@@ -78,8 +75,9 @@ func Run(t *testing.T, h Harness) {
 // kit is what a rule works with.
 type kit struct {
 	Harness
-	accepted []byte // a reply that the provider accepts
-	dir      string // for token files
+	accepted []byte        // a reply that the provider accepts
+	dir      string        // for token files
+	soon     time.Duration // bounds a Send that has nothing to wait for
 }
 
 // provider makes the provider for a vendor at url. change, when not nil, has the
@@ -106,7 +104,7 @@ func (k *kit) sendRequest(ctx context.Context, url string, r providers.Request) 
 	if err != nil {
 		return providers.Outcome{}, fmt.Errorf("New() = %w", err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, soon)
+	ctx, cancel := context.WithTimeout(ctx, k.soon)
 	defer cancel()
 	out := p.Send(ctx, r)
 	return out, leaks(r, out, log)

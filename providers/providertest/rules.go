@@ -47,6 +47,7 @@ var rules = []rule{
 	{"a token file is read again when it changes", tokenFile},
 	{"settings that cannot work are refused", badSettings},
 	{"the definition is whole", definition},
+	{"the sandbox takes the example", sandbox},
 }
 
 func refused(k *kit) error {
@@ -120,10 +121,16 @@ func slowVendor(k *kit) error {
 }
 
 func drippingBody(k *kit) error {
-	head, body := parts(k.accepted)
+	// A byte now and then keeps any limit between two reads from ending it.
 	return k.outlast(func(c net.Conn, _ recorded) bool {
-		_, _ = c.Write(append(bytes.Clone(head), body[:len(body)/2]...))
-		return untilClosed(c)
+		drop := time.NewTicker(10 * time.Millisecond)
+		defer drop.Stop()
+		_, err := c.Write([]byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 50000\r\n\r\n"))
+		for err == nil {
+			<-drop.C
+			_, err = c.Write([]byte(" "))
+		}
+		return false
 	})
 }
 
@@ -154,7 +161,7 @@ func (k *kit) outlast(reply func(net.Conn, recorded) bool) error {
 	select {
 	case r := <-done:
 		return errors.Join(r.err, expect(r.out, providers.Ambiguous, providers.ReasonTimeout), v.expectRequests(1))
-	case <-time.After(patience + soon/2):
+	case <-time.After(patience + k.soon/2):
 		return errors.New("Send() has not returned long after its context ended")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -123,6 +124,14 @@ func badSettings(k *kit) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// sandbox holds two readings of the vendor's page against each other.
+func sandbox(k *kit) error {
+	srv := httptest.NewServer(k.Definition.Sandbox())
+	defer srv.Close()
+	out, err := k.send(context.Background(), srv.URL)
+	return errors.Join(err, expect(out, providers.Accepted, providers.ReasonNone))
 }
 
 // zeroOf is the zero value of r's type.

@@ -306,3 +306,118 @@ func TestTokensAreSharedSafely(t *testing.T) {
 	}
 	wait.Wait()
 }
+
+func TestNewNamesTheSettingThatCannotWork(t *testing.T) {
+	for _, c := range []struct {
+		needsToken bool
+		s          providers.Settings
+		want       string
+	}{
+		{false, providers.Settings{}, "toy: base_url is missing: set it, or an environment that has one"},
+		{false, providers.Settings{BaseURL: "http://a b"}, "toy: base_url is not a URL"},
+		{false, providers.Settings{BaseURL: "a.example.com"}, "toy: base_url must start with https:// or http://"},
+		{false, providers.Settings{BaseURL: "https://:80"}, "toy: base_url has no host"},
+		{false, providers.Settings{BaseURL: "https://u:p@a"}, "toy: base_url must not hold a user or password"},
+		{false, providers.Settings{BaseURL: "https://a/?"}, "toy: base_url must end with the host or a path, without ? or #"},
+		{false, providers.Settings{BaseURL: "https://a/#"}, "toy: base_url must end with the host or a path, without ? or #"},
+		{true, providers.Settings{BaseURL: "https://a"}, "toy: needs a token: set token or token_file"},
+		{true, providers.Settings{BaseURL: "https://a", Token: "x", TokenFile: "y"}, "toy: token and token_file are both set: keep one"},
+		{true, providers.Settings{BaseURL: "https://a", Token: " "}, "toy: token is empty"},
+		{true, providers.Settings{BaseURL: "https://a", Token: "é"}, `toy: token must be the token alone, without "Bearer", spaces, line breaks or control characters`},
+		{false, providers.Settings{BaseURL: "https://a", Token: "x"}, "toy: takes no token: remove token and token_file"},
+	} {
+		_, err := New(providers.Definition{Name: "toy", NeedsToken: c.needsToken}, c.s)
+		if err == nil || err.Error() != c.want {
+			t.Errorf("New(%+v) = %v, want %s", c.s, err, c.want)
+		}
+	}
+}
+
+func TestASuccessMustArriveWhole(t *testing.T) {
+	for name, c := range map[string]struct {
+		reply func(http.ResponseWriter)
+		want  providers.Reason
+	}{
+		"cut off": {func(w http.ResponseWriter) {
+			w.Header().Set("Content-Length", "9")
+			fmt.Fprint(w, "done")
+		}, providers.ReasonConnectionLost},
+		"too large": {func(w http.ResponseWriter) {
+			fmt.Fprint(w, strings.Repeat(" ", maxReply), "done")
+		}, providers.ReasonUnclassified},
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { c.reply(w) }))
+			defer srv.Close()
+			out := newClient(t, providers.Settings{BaseURL: srv.URL}).Post(t.Context(), Call{Path: "/", Classify: accept})
+			if out.Kind != providers.Ambiguous || out.Reason != c.want || out.HTTPStatus != 200 {
+				t.Errorf("Post() = %+v, want ambiguous %s with status 200", out, c.want)
+			}
+		})
+	}
+}
+
+func TestATokenFileThatCannotBeATokenIsNamed(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "token")
+	for content, want := range map[string]string{
+		"":                              "its content is empty",
+		"two words":                     "its content must be the token alone",
+		strings.Repeat("x", maxToken+1): "is larger than",
+	} {
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := newClient(t, providers.Settings{BaseURL: "http://127.0.0.1:1", TokenFile: path})
+		out := c.Post(t.Context(), Call{Path: "/", Classify: accept})
+		if out.Reason != providers.ReasonCredentials || !strings.Contains(fmt.Sprint(out.Err), want) || !strings.Contains(fmt.Sprint(out.Err), path) {
+			t.Errorf("Post() with a token file of %.20q = %+v, want credentials: %s", content, out, want)
+		}
+	}
+	c := newClient(t, providers.Settings{BaseURL: "http://127.0.0.1:1", TokenFile: dir})
+	if out := c.Post(t.Context(), Call{Path: "/", Classify: accept}); out.Reason != providers.ReasonCredentials {
+		t.Errorf("Post() with a folder for a token file = %+v, want credentials", out)
+	}
+}
+
+func TestAnUpgradeIsNotWaitedFor(t *testing.T) {
+	left := make(chan struct{})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		fmt.Fprint(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+		<-left
+	}))
+	defer srv.Close()
+	defer close(left)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	out := newClient(t, providers.Settings{BaseURL: srv.URL}).Post(ctx, Call{Path: "/", Classify: accept})
+	if out.Kind != providers.Ambiguous || out.HTTPStatus != 101 || ctx.Err() != nil {
+		t.Errorf("Post() = %+v with context %v, want ambiguous 101 before the context ends", out, ctx.Err())
+	}
+}
+
+// Go's HTTP/2 client repeats a POST on its own after some errors.
+func TestOnlyHTTP1IsSpoken(t *testing.T) {
+	protos := make(chan string, 1)
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		protos <- r.Proto
+		fmt.Fprint(w, "done")
+	}))
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	defer srv.Close()
+	c := newClient(t, providers.Settings{BaseURL: srv.URL})
+	c.http.Transport.(*http.Transport).TLSClientConfig.RootCAs = srv.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	if out := c.Post(t.Context(), Call{Path: "/", Classify: accept}); out.Kind != providers.Accepted {
+		t.Fatalf("Post() = %+v", out)
+	}
+	if got := <-protos; got != "HTTP/1.1" {
+		t.Errorf("the vendor was spoken to in %s, want HTTP/1.1", got)
+	}
+}
