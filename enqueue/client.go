@@ -26,6 +26,10 @@ const (
 	MaxValidity = 7 * 24 * time.Hour
 
 	defaultWindow = 24 * time.Hour
+
+	// withdrawTime is how much longer than its ctx a failed Send may take: long
+	// enough for one round trip, so that the record does not say "queued".
+	withdrawTime = 200 * time.Millisecond
 )
 
 // Config is what a Client is made from.
@@ -77,7 +81,7 @@ type UnavailableError struct {
 
 // Error implements error.
 func (e *UnavailableError) Error() string {
-	return fmt.Sprintf("message %s may not be queued: %v", e.ID, e.Err)
+	return fmt.Sprintf("it is not known whether message %s is queued: %v", e.ID, e.Err)
 }
 
 // Unwrap returns the cause.
@@ -120,7 +124,7 @@ func (c *Client) Close() error {
 // the request, with an [OptionError] when an option is wrong, and with an
 // [UnavailableError] when Redis did not confirm it before ctx ended.
 func (c *Client) Send(ctx context.Context, r providers.Request, opts ...Option) (Receipt, error) {
-	o, err := newOptions(opts)
+	o, err := newOptions(opts, c.now())
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -148,10 +152,14 @@ func (c *Client) Status(ctx context.Context, id string) (status.Record, error) {
 	return c.store.Get(ctx, id)
 }
 
-// sendOnce queues a message that has no idempotency key. When Redis refuses
-// the task, the record is taken back, so that it does not say "queued" for good.
+// sendOnce queues a message that has no idempotency key. When Redis does not
+// confirm it, it is taken back: the record would say "queued" for good, and the
+// app, which was told that it failed, may send another.
 func (c *Client) sendOnce(ctx context.Context, m tasks.Message, recipient string, at time.Time) (Receipt, error) {
 	if err := c.submit(ctx, m, recipient, at); err != nil {
+		// ctx may be what ended the attempt, so the withdrawal has its own.
+		ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), withdrawTime)
+		defer stop()
 		_ = c.Cancel(ctx, m.ID) // best effort: the error that matters is err
 		return Receipt{}, err
 	}
@@ -176,6 +184,9 @@ func (c *Client) submit(ctx context.Context, m tasks.Message, recipient string, 
 	// A conflict means that it is queued: by this call, whose reply was lost,
 	// or by another call with the same idempotency key.
 	if _, err := c.queue.EnqueueContext(ctx, task, when...); err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
+		if ctx.Err() != nil {
+			err = ctx.Err() // asynq's error has only the text of its cause
+		}
 		return &UnavailableError{ID: m.ID, Err: fmt.Errorf("queue the task: %w", err)}
 	}
 	return nil

@@ -92,6 +92,11 @@ func (c *Client) sendKeyed(ctx context.Context, m tasks.Message, recipient strin
 		return c.repeatedReceipt(ctx, first)
 	}
 
+	if !first.notAfter.After(m.CreatedAt) {
+		// The Send that died left no time to finish it in. Its app was told that
+		// it failed and asks again: for a code, not for an expired message.
+		first.created, first.notAfter = m.CreatedAt, m.NotAfter
+	}
 	m.ID, m.Lane, m.CreatedAt, m.NotAfter = first.id, first.lane, first.created, first.notAfter
 	if err := c.submit(ctx, m, recipient, at); err != nil {
 		return Receipt{}, err // the reservation stays: the next Send goes on from here

@@ -3,7 +3,10 @@ package enqueue
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/otpq/otpq/providers"
 	"github.com/otpq/otpq/tasks"
@@ -30,7 +33,7 @@ func (e *OptionError) Error() string { return e.Option + " " + e.Problem }
 
 // IdempotencyKey makes the message unique: another Send with the same key and
 // provider, within the Client's window, returns the first receipt and queues
-// nothing. Up to 255 bytes; it is stored only as a keyed hash.
+// nothing. Up to 255 bytes; it is never stored in the clear. An empty key is none.
 func IdempotencyKey(key string) Option { return func(o *options) { o.key = key } }
 
 // ValidFor is how long after now (or after [At]) the message may still be sent.
@@ -40,21 +43,29 @@ func ValidFor(d time.Duration) Option { return func(o *options) { o.validity = d
 // InLane chooses the queue. Without it, [tasks.Interactive].
 func InLane(lane tasks.Lane) Option { return func(o *options) { o.lane = lane } }
 
-// At delays the message until t, rounded up to a whole second.
+// At delays the message until t, rounded up to a whole second; at most a year.
 func At(t time.Time) Option { return func(o *options) { o.at = t } }
 
 // MaxAttempts is the message's own attempt budget, instead of the worker's.
 func MaxAttempts(n int) Option { return func(o *options) { o.maxAttempts = n } }
 
-// Campaign notes which campaign the message belongs to.
+// Campaign notes which campaign the message belongs to, in up to 128 bytes that
+// everybody who looks into Redis can read.
 func Campaign(id string) Option { return func(o *options) { o.campaign = id } }
 
 // Trace carries a W3C trace context (traceparent, tracestate) to the worker.
+// Other headers are left out: they travel in the clear, and baggage names people.
 func Trace(headers map[string]string) Option { return func(o *options) { o.trace = headers } }
 
-const maxKeyLength = 255
+const (
+	maxKeyLength      = 255
+	maxCampaignLength = 128
+	maxTraceLength    = 512 // what W3C asks everybody to pass on of a tracestate
+	// maxDelay keeps a typing error in a year from keeping a record for ever.
+	maxDelay = 366 * 24 * time.Hour
+)
 
-func newOptions(opts []Option) (options, error) {
+func newOptions(opts []Option, now time.Time) (options, error) {
 	o := options{validity: DefaultValidity, lane: tasks.Interactive}
 	for _, opt := range opts {
 		opt(&o)
@@ -67,14 +78,39 @@ func newOptions(opts []Option) (options, error) {
 	case !o.lane.Valid():
 		return o, &OptionError{"lane", fmt.Sprintf("must be %s or %s, not %q", tasks.Interactive, tasks.Bulk, o.lane)}
 	case o.maxAttempts < 0:
-		return o, &OptionError{"max attempts", "must not be negative"}
+		return o, &OptionError{"max attempts", fmt.Sprintf("must not be negative, not %d", o.maxAttempts)}
+	case o.at.After(now.Add(maxDelay)):
+		return o, &OptionError{"time", "must be at most a year from now"}
+	case len(o.campaign) > maxCampaignLength:
+		return o, &OptionError{"campaign", fmt.Sprintf("is longer than %d bytes", maxCampaignLength)}
+	case !utf8.ValidString(o.campaign) || strings.ContainsFunc(o.campaign, unicode.IsControl):
+		// The payload's seal covers the campaign; JSON would change these.
+		return o, &OptionError{"campaign", "must be UTF-8 without control characters"}
 	}
+	o.trace = traceContext(o.trace)
 	if !o.at.IsZero() {
 		// The queue keeps due times in whole seconds, rounded down: a second
 		// more, or the message would go out early.
 		o.at = o.at.Add(time.Second - time.Nanosecond).Truncate(time.Second)
 	}
 	return o, nil
+}
+
+// traceContext picks the trace context out of headers. What is malformed is left
+// out as well: a code is worth more than its trace.
+func traceContext(headers map[string]string) map[string]string {
+	var out map[string]string
+	for name, value := range headers {
+		name = strings.ToLower(name)
+		if name != "traceparent" && name != "tracestate" || len(value) > maxTraceLength || !utf8.ValidString(value) {
+			continue
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[name] = value
+	}
+	return out
 }
 
 // notAfter is the deadline of a message that is made now.
@@ -91,7 +127,7 @@ func (c *Client) newMessage(r providers.Request, o options) (tasks.Message, erro
 	if err != nil {
 		return tasks.Message{}, fmt.Errorf("%s request cannot be encoded as JSON", r.ProviderName())
 	}
-	now := c.now().Truncate(time.Millisecond)
+	now := c.now().UTC().Truncate(time.Millisecond)
 	return tasks.Message{
 		ID: tasks.NewID(), Provider: r.ProviderName(), Lane: o.lane,
 		Request: body, IdempotencyKey: o.key,

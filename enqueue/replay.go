@@ -2,6 +2,7 @@ package enqueue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -11,7 +12,7 @@ import (
 
 // Replay queues a dead letter again as a new message, with a new deadline and
 // a new attempt budget, linked to the old one. Repeating it, after a crash in
-// the middle too, returns the same new message.
+// the middle too, returns the same new message with its state now, Repeated.
 //
 // It takes the options of Send but [IdempotencyKey]. Without [InLane] the
 // message goes where the old one went. It fails with a [status.RefusedError]
@@ -19,6 +20,10 @@ import (
 // [tasks.Decode] when the letter cannot be read.
 func (c *Client) Replay(ctx context.Context, id string, opts ...Option) (Receipt, error) {
 	dead, err := c.store.DeadLetter(ctx, id)
+	var refused *status.RefusedError
+	if errors.As(err, &refused) {
+		return c.replayedBefore(ctx, id, err)
+	}
 	if err != nil {
 		return Receipt{}, err
 	}
@@ -26,18 +31,24 @@ func (c *Client) Replay(ctx context.Context, id string, opts ...Option) (Receipt
 	if err != nil {
 		return Receipt{}, fmt.Errorf("dead letter %s cannot be replayed: %w", id, err)
 	}
-	o, err := newOptions(append([]Option{InLane(m.Lane), Campaign(m.Campaign)}, opts...))
+	o, err := newOptions(append([]Option{InLane(m.Lane), Campaign(m.Campaign)}, opts...), c.now())
 	if err != nil {
 		return Receipt{}, err
 	}
-	now := c.now().Truncate(time.Millisecond)
+	own := tasks.NewID()
+	now := c.now().UTC().Truncate(time.Millisecond)
 	m.ReplayOf, m.CreatedAt, m.NotAfter = id, now, o.notAfter(now)
 	m.Lane, m.MaxAttempts, m.Campaign, m.Trace = o.lane, o.maxAttempts, o.campaign, o.trace
 
 	// The new id is settled in Redis first: whoever replays this letter, now
 	// or after a crash, queues the same message.
-	if m.ID, err = c.store.MarkReplayed(ctx, id, tasks.NewID()); err != nil {
+	if m.ID, err = c.store.MarkReplayed(ctx, id, own); err != nil {
 		return Receipt{}, err
+	}
+	if m.ID != own {
+		if err := c.resume(ctx, &m); err != nil {
+			return Receipt{}, err
+		}
 	}
 	if err := c.submit(ctx, m, dead.Recipient, o.at); err != nil {
 		return Receipt{}, err
@@ -45,5 +56,43 @@ func (c *Client) Replay(ctx context.Context, id string, opts ...Option) (Receipt
 	if err := c.store.DropDead(ctx, m.Provider, id); err != nil {
 		return Receipt{}, &UnavailableError{ID: m.ID, Err: err}
 	}
+	if m.ID != own {
+		return c.repeatedReceipt(ctx, reservation{id: m.ID, notAfter: m.NotAfter})
+	}
 	return Receipt{ID: m.ID, State: status.Queued, NotAfter: m.NotAfter}, nil
+}
+
+// resume makes m agree with the record that an earlier replay wrote before it
+// died, so that record and task tell the same deadline. A deadline that passed
+// meanwhile is not kept: the letter would expire instead of being sent.
+func (c *Client) resume(ctx context.Context, m *tasks.Message) error {
+	r, err := c.store.Get(ctx, m.ID)
+	if errors.Is(err, status.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return &UnavailableError{ID: m.ID, Err: err}
+	}
+	m.Lane, m.Campaign = r.Lane, r.Campaign
+	if r.NotAfter.After(m.CreatedAt) {
+		m.CreatedAt, m.NotAfter = r.CreatedAt, r.NotAfter
+	}
+	return nil
+}
+
+// replayedBefore is the receipt of a letter that was replayed to the end before;
+// refusal is the error for any other message.
+func (c *Client) replayedBefore(ctx context.Context, id string, refusal error) (Receipt, error) {
+	old, err := c.store.Get(ctx, id)
+	if err != nil {
+		return Receipt{}, err
+	}
+	if old.ReplayedAs == "" {
+		return Receipt{}, refusal
+	}
+	next, err := c.store.Get(ctx, old.ReplayedAs)
+	if err != nil {
+		return Receipt{}, err
+	}
+	return Receipt{ID: next.ID, State: next.State, NotAfter: next.NotAfter, Repeated: true}, nil
 }

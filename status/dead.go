@@ -54,6 +54,7 @@ func (s *Redis) indexDead(ctx context.Context, to State, provider, id string, no
 	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		p.ZAdd(ctx, deadKey(provider), redis.Z{Score: float64(now.UnixMilli()), Member: id})
 		p.ZRemRangeByScore(ctx, deadKey(provider), "-inf", strconv.FormatInt(now.Add(-s.retention.DeadLetters).UnixMilli(), 10))
+		p.PExpire(ctx, deadKey(provider), s.retention.DeadLetters+time.Hour) // a little longer than its last letter
 		return nil
 	})
 	if err != nil {
@@ -119,7 +120,9 @@ func (s *Redis) yieldDead(ctx context.Context, page []redis.Z, f DeadFilter, yie
 	for i, z := range page {
 		fields := reads[i].Val()
 		r := decodeRecord(z.Member.(string), fields)
-		if !r.State.Dead() || r.ReplayedAs != "" || !f.matches(r) {
+		// A letter whose replay was begun stays listed until DropDead: when the
+		// replay died in the middle, this is how it is found and repeated.
+		if _, kept := fields["payload"]; !kept || !r.State.Dead() || !f.matches(r) {
 			continue
 		}
 		if !yield(DeadLetter{Record: r, Payload: []byte(fields["payload"])}, nil) {

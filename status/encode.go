@@ -2,6 +2,7 @@ package status
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -54,7 +55,7 @@ func decodeRecord(id string, f map[string]string) Record {
 // encodeAttempt writes an attempt as one short line, because a record holds
 // several: started ms|duration µs|outcome|reason|HTTP status.
 func encodeAttempt(a Attempt) string {
-	return fmt.Sprintf("%d|%d|%s|%s|%d", a.StartedAt.UnixMilli(), int64(a.DurationMS*1000), a.Outcome, a.Reason, a.HTTPStatus)
+	return fmt.Sprintf("%d|%d|%s|%s|%d", a.StartedAt.UnixMilli(), int64(math.Round(a.DurationMS*1000)), a.Outcome, a.Reason, a.HTTPStatus)
 }
 
 // decodeAttempt reads what encodeAttempt wrote; an attempt under way is only

@@ -87,7 +87,7 @@ type Record struct {
 	Lane              tasks.Lane `json:"lane"`
 	State             State      `json:"state"`
 	Reason            string     `json:"reason,omitempty"`
-	Recipient         string     `json:"recipient"` // masked
+	Recipient         string     `json:"recipient,omitempty"` // masked; not known of what could not be read
 	CreatedAt         time.Time  `json:"created_at"`
 	UpdatedAt         time.Time  `json:"updated_at"`
 	NotAfter          time.Time  `json:"not_after"`

@@ -165,16 +165,21 @@ func (s *Redis) Move(ctx context.Context, m Move) error {
 	}
 	var from []State
 	for _, state := range predecessors(m.To) {
-		if state != Sending { // what is claimed is finished, not moved
+		// What is claimed is finished, not moved, and nothing is claimed by a move.
+		if state != Sending && m.To != Sending {
 			from = append(from, state)
 		}
+	}
+	deadline := m.Next
+	if m.Seed != nil && m.Seed.NotAfter.After(deadline) {
+		deadline = m.Seed.NotAfter
 	}
 	change := []any{"reason", m.Reason, "next", formatMS(m.Next)}
 	if m.To.Dead() {
 		change = append(change, "payload", m.Payload)
 	}
 	args := append([]any{
-		m.Now.UnixMilli(), string(m.To), stateSet(from), s.ttl(m.To, m.Next, m.Now), len(change),
+		m.Now.UnixMilli(), string(m.To), stateSet(from), s.ttl(m.To, deadline, m.Now), len(change),
 	}, change...)
 	if m.Seed != nil {
 		args = append(args, seedFields(*m.Seed)...)

@@ -63,9 +63,10 @@ func NewKeyring(keys ...Key) (*Keyring, error) {
 		return nil, ErrNoKeys
 	}
 	ring := &Keyring{}
-	for _, k := range keys {
+	for i, k := range keys {
 		if !keyIDPattern.MatchString(k.ID) {
-			return nil, fmt.Errorf("key id %q must be 1 to 64 letters, digits, '.', '_' or '-'", k.ID)
+			// The id is not quoted: it may be the secret, put in the wrong place.
+			return nil, fmt.Errorf("the id of key %d must be 1 to 64 letters, digits, '.', '_' or '-'", i+1)
 		}
 		if ring.find(k.ID) != nil {
 			return nil, fmt.Errorf("key id %q is used twice", k.ID)

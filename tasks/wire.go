@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Why a payload cannot be read. Each of them sends the message to the dead
@@ -67,9 +68,18 @@ func (w wireV1) associated() []byte {
 func (w wireV1) message() Message {
 	return Message{
 		ID: w.ID, Provider: w.Provider, Lane: w.Lane,
-		CreatedAt: time.UnixMilli(w.CreatedMS).UTC(), NotAfter: time.UnixMilli(w.NotAfterMS).UTC(),
+		CreatedAt: timeOf(w.CreatedMS), NotAfter: timeOf(w.NotAfterMS),
 		MaxAttempts: w.MaxAttempts, Campaign: w.Campaign, ReplayOf: w.ReplayOf,
 	}
+}
+
+// timeOf is the zero Time, and not 1970, when there is no time: whoever reads
+// part of a broken payload can tell.
+func timeOf(ms int64) time.Time {
+	if ms <= 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms).UTC()
 }
 
 // check reports what a message cannot do without.
@@ -86,6 +96,9 @@ func (w wireV1) check() error {
 	note("created_ms", w.CreatedMS > 0)
 	note("not_after_ms", w.NotAfterMS > 0)
 	note("max_attempts", w.MaxAttempts >= 0)
+	// JSON would replace what is no UTF-8, and the seal would not open.
+	note("campaign", utf8.ValidString(w.Campaign))
+	note("replay_of", utf8.ValidString(w.ReplayOf))
 	if bad != nil {
 		return fmt.Errorf("%w: wrong or missing %s", ErrMalformed, strings.Join(bad, ", "))
 	}
@@ -93,7 +106,7 @@ func (w wireV1) check() error {
 }
 
 // Encode seals m into a payload. It fails with [ErrNoKeys], or with
-// [ErrMalformed] when m lacks what a worker needs. Trace is not part of the
+// [ErrMalformed] when m lacks what a worker needs or is too large. Trace is not part of the
 // payload; [NewTask] puts it into the task's headers.
 func Encode(keys *Keyring, m Message) ([]byte, error) {
 	w := wireV1{
@@ -112,7 +125,18 @@ func Encode(keys *Keyring, m Message) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(w)
+	payload, err := json.Marshal(w)
+	if err != nil {
+		return nil, err
+	}
+	if len(payload) > maxPayload {
+		return nil, errTooLarge(len(payload))
+	}
+	return payload, nil
+}
+
+func errTooLarge(size int) error {
+	return fmt.Errorf("%w: %d bytes are more than %d", ErrMalformed, size, maxPayload)
 }
 
 // Peek reads the part of a payload that is not sealed, and the id of the key
@@ -147,7 +171,7 @@ func Decode(keys *Keyring, payload []byte) (Message, error) {
 func parse(payload []byte) (wireV1, error) {
 	var w wireV1
 	if len(payload) > maxPayload {
-		return w, fmt.Errorf("%w: %d bytes are more than %d", ErrMalformed, len(payload), maxPayload)
+		return w, errTooLarge(len(payload))
 	}
 	var head struct {
 		Version int    `json:"v"`

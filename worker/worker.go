@@ -45,8 +45,9 @@ type Config struct {
 	Providers []ProviderConfig
 	// ShutdownTimeout bounds how long Shutdown waits for what is in flight.
 	ShutdownTimeout time.Duration
-	Metrics         *metrics.Worker
-	Log             zerolog.Logger
+	// Metrics may be nil.
+	Metrics *metrics.Worker
+	Log     zerolog.Logger
 }
 
 // DefaultShutdownTimeout is enough for the longest provider timeout that fits.
@@ -86,6 +87,9 @@ func New(cfg Config) (*Worker, error) {
 	if err := CheckLadder(cfg.ShutdownTimeout, cfg.Providers); err != nil {
 		return nil, err
 	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = metrics.NewWorker(nil)
+	}
 	w := &Worker{cfg: cfg, presence: newPresence(cfg.Redis, uuid.NewString(), cfg.Log)}
 	for _, p := range cfg.Providers {
 		w.addProvider(p)
@@ -97,7 +101,14 @@ func (w *Worker) addProvider(cfg ProviderConfig) {
 	limiter := newLimiter(w.cfg.Redis, cfg.Name, cfg.RateLimit)
 	breaker := newBreaker(cfg.Name, cfg.Breaker, cfg.Timeout, w.presence.changes)
 	w.presence.watch(cfg.Name, breaker)
+	var ends []string
+	for _, s := range status.States() {
+		if s.Terminal() {
+			ends = append(ends, string(s))
+		}
+	}
 	for _, lane := range tasks.Lanes() {
+		w.cfg.Metrics.Prepare(cfg.Name, string(lane), ends)
 		p := &pipeline{
 			cfg: cfg, lane: lane, keys: w.cfg.Keys, store: w.cfg.Store,
 			limiter: limiter, breaker: breaker, metrics: w.cfg.Metrics,

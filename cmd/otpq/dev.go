@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -254,6 +256,23 @@ func (d *dev) printWhere(cfg config.Config, sandboxURL, file string) {
 	fmt.Fprintf(w, "sandbox  %s  (faults and counts: %s/_sandbox/)\n", sandboxURL, sandboxURL)
 	fmt.Fprintf(w, "In another terminal:\n")
 	fmt.Fprintf(w, "  export OTPQ_CONFIG=%s\n", file)
-	fmt.Fprintf(w, "  otpq send unimedbh '{\"username\":\"teste@gmail.com\",\"type\":\"EMAIL\"}' --wait\n")
-	fmt.Fprintf(w, "  otpq providers\n  otpq dead list\n\n")
+	self := callSelf()
+	fmt.Fprintf(w, "  %s send unimedbh '{\"username\":\"teste@gmail.com\",\"type\":\"EMAIL\"}' --wait\n", self)
+	fmt.Fprintf(w, "  %s providers\n  %s dead list\n\n", self, self)
+}
+
+// callSelf is what to type to run this program again: `go run` builds it in a
+// folder that goes with it.
+func callSelf() string {
+	exe, err := os.Executable()
+	switch {
+	case err != nil:
+		return "otpq"
+	case strings.Contains(exe, "go-build"):
+		return "go run ./cmd/otpq"
+	}
+	if inPath, err := exec.LookPath("otpq"); err == nil && inPath == exe {
+		return "otpq"
+	}
+	return exe
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log" //nolint:depguard // to silence it
 	"net"
 	"os"
 	"os/signal"
@@ -28,6 +29,9 @@ const (
 )
 
 func main() {
+	// net/http writes bytes that a provider sent unasked to the standard
+	// logger. They may name a person; our own lines go through zerolog.
+	log.SetOutput(io.Discard)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// Once the first signal is handled, a second one ends the process at once.
 	context.AfterFunc(ctx, stop)

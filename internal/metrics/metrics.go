@@ -18,7 +18,8 @@ type Worker struct {
 	breaker  *prometheus.GaugeVec
 }
 
-// NewWorker registers a worker's metrics with r.
+// NewWorker registers a worker's metrics with r. When r is nil they are counted
+// and shown nowhere.
 func NewWorker(r prometheus.Registerer) *Worker {
 	w := &Worker{
 		attempts: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -42,8 +43,21 @@ func NewWorker(r prometheus.Registerer) *Worker {
 			Name: "otpq_breaker_state", Help: "1 for the state that this worker's breaker is in.",
 		}, []string{"provider", "state"}),
 	}
+	if r == nil {
+		return w
+	}
 	r.MustRegister(w.attempts, w.ended, w.waits, w.duration, w.accepted, w.breaker)
 	return w
+}
+
+// Prepare creates a lane's counters at zero, so that a rate over them sees the
+// first event too.
+func (w *Worker) Prepare(provider, lane string, states []string) {
+	for _, s := range states {
+		w.ended.WithLabelValues(provider, lane, s)
+	}
+	w.accepted.WithLabelValues(provider, lane)
+	w.duration.WithLabelValues(provider)
 }
 
 // Attempt counts one request and what became of it.

@@ -12,6 +12,7 @@ import (
 func TestWorkerCounts(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	w := NewWorker(registry)
+	w.Prepare("p", "bulk", []string{"accepted", "expired"})
 	w.Attempt("p", "bulk", "retry_later", "timeout", 3*time.Second)
 	w.Ended("p", "bulk", "accepted")
 	w.Deferred("p", "bulk", "breaker_open")
@@ -34,6 +35,7 @@ otpq_deferrals_total{lane="bulk",provider="p",reason="breaker_open"} 1
 # HELP otpq_messages_total Messages that came to their end, by terminal state.
 # TYPE otpq_messages_total counter
 otpq_messages_total{lane="bulk",provider="p",state="accepted"} 1
+otpq_messages_total{lane="bulk",provider="p",state="expired"} 0
 `
 	if err := testutil.GatherAndCompare(registry, strings.NewReader(want),
 		"otpq_attempts_total", "otpq_breaker_state", "otpq_deferrals_total", "otpq_messages_total"); err != nil {

@@ -7,6 +7,7 @@ local now, token, abandoned_after, ttl, from = tonumber(ARGV[1]), ARGV[2], tonum
 
 if redis.call('EXISTS', key) == 0 then
   redis.call('HSET', key, unpack(ARGV, 6))
+  redis.call('PEXPIRE', key, ttl)
 end
 local r = redis.call('HMGET', key, 'state', 'claim', 'claimed', 'n', 'spent', 'ambiguous')
 local state, owner, claimed = r[1], r[2], tonumber(r[3] or '0')
@@ -14,6 +15,10 @@ local n, spent, ambiguous = tonumber(r[4] or '0'), tonumber(r[5] or '0'), tonumb
 
 if state == 'sending' then
   if owner == token then -- the reply to our own claim was lost
+    local started = redis.call('HGET', key, 'a' .. n)
+    if started ~= r[3] then -- it took over what another had begun, and may have sent
+      return {'abandoned', n, spent, ambiguous, started}
+    end
     return {'claimed', n, spent, ambiguous, ''}
   end
   local busy_until = claimed + abandoned_after

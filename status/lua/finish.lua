@@ -22,13 +22,13 @@ if not (state == 'sending' and owner == token) then
     return {'refused', state}
   end
   redis.call('HSET', key, attempt, line)
-  if not string.find(from, '|' .. state .. '|', 1, true) then
-    return {'refused', state}
-  end
+end
+if not string.find(from, '|' .. state .. '|', 1, true) then
+  return {'refused', state}
 end
 
 redis.call('HSET', key, 'state', to, 'updated', now, attempt, line)
-redis.call('HDEL', key, 'claim', 'claimed')
+redis.call('HDEL', key, 'claim', 'claimed', 'payload')
 if spent == '1' then redis.call('HINCRBY', key, 'spent', 1) end
 if ambiguous == '1' then redis.call('HINCRBY', key, 'ambiguous', 1) end
 for i = 10, #ARGV, 2 do
@@ -38,5 +38,9 @@ for i = 10, #ARGV, 2 do
     redis.call('HSET', key, ARGV[i], ARGV[i + 1])
   end
 end
-redis.call('PEXPIRE', key, ttl)
+-- The ttl of a message that waits is reckoned from its next attempt; it must
+-- not shorten the one that reaches beyond its deadline.
+if to ~= 'deferred' or redis.call('PTTL', key) < tonumber(ttl) then
+  redis.call('PEXPIRE', key, ttl)
+end
 return {'ok', to}

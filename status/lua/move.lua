@@ -8,20 +8,22 @@ local key = KEYS[1]
 local now, to, from, ttl, changes = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 
 local state = redis.call('HGET', key, 'state')
-if not state then
+local missing = not state
+if missing then
   if #ARGV == 5 + changes then
     return {'gone', ''}
   end
-  redis.call('HSET', key, unpack(ARGV, 6 + changes))
-  state = 'queued'
-end
-if state == to and to ~= 'deferred' then -- said before
+  state = 'queued' -- as every seed is
+elseif state == to and to ~= 'deferred' and to ~= 'sending' then -- said before
   return {'ok', state}
 end
 if not string.find(from, '|' .. state .. '|', 1, true) then
   return {'refused', state}
 end
 
+if missing then
+  redis.call('HSET', key, unpack(ARGV, 6 + changes))
+end
 redis.call('HSET', key, 'state', to, 'updated', now)
 for i = 6, 5 + changes, 2 do
   if ARGV[i + 1] == '' then
@@ -30,5 +32,9 @@ for i = 6, 5 + changes, 2 do
     redis.call('HSET', key, ARGV[i], ARGV[i + 1])
   end
 end
-redis.call('PEXPIRE', key, ttl)
+-- The ttl of a message that waits is reckoned from its next attempt; it must
+-- not shorten the one that reaches beyond its deadline.
+if to ~= 'deferred' or redis.call('PTTL', key) < tonumber(ttl) then
+  redis.call('PEXPIRE', key, ttl)
+end
 return {'ok', to}

@@ -1,4 +1,5 @@
--- Marks a dead letter as replayed, once.
+-- Marks a dead letter as replayed, once. Its payload is what makes it one: a
+-- letter that was discarded has none.
 -- KEYS: record. ARGV: id of the new message, states of dead letters as |a|b|.
 -- Returns {'ok', id of the message it is replayed as} | {'refused', state} | {'gone', ''}.
 local r = redis.call('HMGET', KEYS[1], 'state', 'replayed_as')
@@ -10,6 +11,9 @@ if not string.find(ARGV[2], '|' .. r[1] .. '|', 1, true) then
 end
 if r[2] then
   return {'ok', r[2]}
+end
+if redis.call('HEXISTS', KEYS[1], 'payload') == 0 then
+  return {'refused', r[1]}
 end
 redis.call('HSET', KEYS[1], 'replayed_as', ARGV[1])
 return {'ok', ARGV[1]}

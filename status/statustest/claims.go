@@ -1,0 +1,259 @@
+package statustest
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/otpq/otpq/status"
+	"github.com/otpq/otpq/tasks"
+)
+
+var claimRules = []rule{{
+	name: "a queued message is claimed and is sending",
+	why:  "nothing is ever sent",
+	check: func(p *probe) {
+		id := p.create()
+		want := p.get(id)
+		p.wantClaim(id, "a", at(time.Second), status.Claimed{Result: status.ClaimedNow, Attempt: 1})
+		want.State, want.UpdatedAt = status.Sending, at(time.Second)
+		want.Attempts = []status.Attempt{{Number: 1, StartedAt: at(time.Second)}}
+		p.want(id, want)
+	},
+}, {
+	name: "a deferred message is claimed, and what it waited for is no longer told",
+	why:  "a message that a breaker held up is never sent, or its record says it waits while it is sent",
+	check: func(p *probe) {
+		id := p.create()
+		p.move(status.Move{ID: id, Provider: "kinpos", To: status.Deferred, Reason: "breaker_open", Next: at(time.Minute), Now: at(time.Second)})
+		p.wantClaim(id, "a", at(time.Minute), status.Claimed{Result: status.ClaimedNow, Attempt: 1})
+		if r := p.get(id); r.State != status.Sending || r.Reason != "" || !r.NextAttemptAt.IsZero() {
+			p.Errorf("the record is %s, %q, next %v; want sending and neither reason nor time", r.State, r.Reason, r.NextAttemptAt)
+		}
+	},
+}, {
+	name: "a claim writes a missing record first",
+	why:  "a message whose record was lost can never be sent",
+	check: func(p *probe) {
+		seed := p.record()
+		seed.Campaign = "november"
+		c, err := p.store.Claim(p.Context(), status.Claim{Seed: seed, Token: "a", Now: at(time.Second), AbandonedAfter: abandonedAfter})
+		if diff := cmp.Diff(status.Claimed{Result: status.ClaimedNow, Attempt: 1}, c); err != nil || diff != "" {
+			p.Fatalf("Claim() = %v (-want +got):\n%s", err, diff)
+		}
+		seed.State, seed.UpdatedAt = status.Sending, at(time.Second)
+		seed.Attempts = []status.Attempt{{Number: 1, StartedAt: at(time.Second)}}
+		p.want(seed.ID, seed)
+	},
+}, {
+	name: "a claim leaves an existing record's own facts alone",
+	why:  "the seed of an old task overwrites what the app wrote",
+	check: func(p *probe) {
+		id := p.create()
+		seed := p.record()
+		seed.ID, seed.Recipient, seed.Campaign = id, "someone else", "another"
+		if _, err := p.store.Claim(p.Context(), status.Claim{Seed: seed, Token: "a", Now: start, AbandonedAfter: abandonedAfter}); err != nil {
+			p.Fatal(err)
+		}
+		if r := p.get(id); r.Recipient != p.record().Recipient || r.Campaign != "" {
+			p.Errorf("recipient %q and campaign %q are the seed's", r.Recipient, r.Campaign)
+		}
+	},
+}, {
+	name: "the same token gets the same attempt again",
+	why:  "a worker whose claim's reply was lost takes itself for another and gives the message up for a while",
+	check: func(p *probe) {
+		id := p.reach(status.Deferred)
+		want := status.Claimed{Result: status.ClaimedNow, Attempt: 2, Spent: 1}
+		p.wantClaim(id, "a", at(time.Minute), want)
+		before := p.get(id)
+		p.wantClaim(id, "a", at(time.Minute+time.Second), want)
+		p.wantClaim(id, "a", at(time.Minute+2*abandonedAfter), want)
+		p.want(id, before)
+	},
+}, {
+	name: "another token finds the attempt busy until it counts as abandoned",
+	why:  "two workers make the same attempt: one person gets two codes",
+	check: func(p *probe) {
+		id := p.create()
+		p.wantClaim(id, "a", start, status.Claimed{Result: status.ClaimedNow, Attempt: 1})
+		before := p.get(id)
+		busy := status.Claimed{Result: status.ClaimBusy, Attempt: 1, BusyUntil: at(abandonedAfter)}
+		p.wantClaim(id, "b", start, busy)
+		p.wantClaim(id, "b", at(abandonedAfter-time.Millisecond), busy)
+		p.want(id, before)
+		p.wantClaim(id, "b", at(abandonedAfter), status.Claimed{Result: status.ClaimAbandoned, Attempt: 1, StartedAt: start})
+	},
+}, {
+	name: "an abandoned attempt has one new owner, for as long again",
+	why:  "two workers end the same attempt, and one of them sends while the other counts",
+	check: func(p *probe) {
+		id := p.create()
+		p.claim(id, "a", start)
+		takeover := at(abandonedAfter + time.Second)
+		p.wantClaim(id, "b", takeover, status.Claimed{Result: status.ClaimAbandoned, Attempt: 1, StartedAt: start})
+		busy := status.Claimed{Result: status.ClaimBusy, Attempt: 1, BusyUntil: takeover.Add(abandonedAfter)}
+		p.wantClaim(id, "c", takeover, busy)
+		p.wantClaim(id, "a", takeover, busy)
+		p.wantClaim(id, "c", takeover.Add(abandonedAfter), status.Claimed{Result: status.ClaimAbandoned, Attempt: 1, StartedAt: start})
+	},
+}, {
+	name: "the same token finds the attempt that it took over abandoned again",
+	why:  "a worker whose takeover's reply was lost believes the attempt is new and sends a second code in silence",
+	check: func(p *probe) {
+		id := p.create()
+		p.claim(id, "a", start)
+		want := status.Claimed{Result: status.ClaimAbandoned, Attempt: 1, StartedAt: start}
+		p.wantClaim(id, "b", at(abandonedAfter), want)
+		p.wantClaim(id, "b", at(abandonedAfter), want)
+		p.wantClaim(id, "b", at(abandonedAfter+time.Second), want)
+	},
+}, {
+	name: "a message at its end is over, whoever claims it",
+	why:  "a message that was accepted, refused or canceled is sent once more",
+	check: func(p *probe) {
+		for _, state := range terminal() {
+			p.run(string(state), func(p *probe) {
+				id := p.reach(state)
+				before := p.get(id)
+				for _, token := range []string{"another", holder} {
+					c := p.claim(id, token, at(time.Hour))
+					if c.Result != status.ClaimOver || c.State != state {
+						p.Errorf("Claim(%s) = %s, state %q; want over and %s", token, c.Result, c.State, state)
+					}
+				}
+				p.want(id, before)
+			})
+		}
+	},
+}, {
+	name: "spent and ambiguous attempts are counted, each for itself",
+	why:  "the attempt budget ends too early or never, and maybe-sent messages are sent on and on",
+	check: func(p *probe) {
+		id := p.create()
+		now := start
+		for i, step := range []struct{ spent, ambiguous bool }{{true, false}, {false, false}, {true, true}, {false, true}} {
+			want := []status.Claimed{
+				{Attempt: 1}, {Attempt: 2, Spent: 1}, {Attempt: 3, Spent: 1}, {Attempt: 4, Spent: 2, Ambiguous: 1},
+			}[i]
+			want.Result = status.ClaimedNow
+			p.wantClaim(id, fmt.Sprint("t", i), now, want)
+			now = now.Add(time.Second)
+			f := result(id, fmt.Sprint("t", i), i+1, status.Deferred, now)
+			f.Spent, f.Ambiguous = step.spent, step.ambiguous
+			p.finish(f)
+		}
+		p.wantClaim(id, "last", now, status.Claimed{Result: status.ClaimedNow, Attempt: 5, Spent: 2, Ambiguous: 2})
+		if n := len(p.get(id).Attempts); n != 5 {
+			p.Errorf("the record tells of %d attempts, want 5", n)
+		}
+	},
+}, {
+	name: "possible_duplicate is set by the claim after an ambiguous attempt, and only then",
+	why:  "a person may have two codes and nobody can tell, or every retry looks like one",
+	check: func(p *probe) {
+		id := p.create()
+		duplicate := func(want bool, when string) {
+			p.Helper()
+			if got := p.get(id).PossibleDuplicate; got != want {
+				p.Errorf("possible_duplicate is %v %s, want %v", got, when, want)
+			}
+		}
+		duplicate(false, "before any attempt")
+		p.claim(id, "a", start)
+		duplicate(false, "in the first attempt")
+		p.finish(result(id, "a", 1, status.Deferred, at(time.Second)))
+		p.claim(id, "b", at(2*time.Second))
+		duplicate(false, "after an attempt that the provider did not act on")
+		f := result(id, "b", 2, status.Deferred, at(3*time.Second))
+		f.Ambiguous = true
+		p.finish(f)
+		duplicate(false, "while only one request may have been acted on")
+		p.move(status.Move{ID: id, Provider: "kinpos", To: status.Deferred, Next: at(time.Minute), Now: at(4 * time.Second)})
+		duplicate(false, "while the message waits")
+		p.claim(id, "c", at(time.Minute))
+		duplicate(true, "once a second request may be made")
+		p.finish(result(id, "c", 3, status.Accepted, at(61*time.Second)))
+		duplicate(true, "in the end")
+	},
+}, {
+	name: "of many that claim at once exactly one makes the attempt",
+	why:  "one person gets many codes",
+	check: func(p *probe) {
+		const claimers, rounds = 50, 3
+		id := p.create()
+		for round := range rounds {
+			now := at(time.Duration(round) * 10 * time.Second)
+			answers := make([]status.Claimed, claimers)
+			errs := make([]error, claimers)
+			var wg sync.WaitGroup
+			seed := p.record()
+			seed.ID = id
+			gun := make(chan struct{})
+			for i := range claimers {
+				wg.Go(func() {
+					<-gun
+					answers[i], errs[i] = p.store.Claim(p.Context(), status.Claim{
+						Seed: seed, Token: fmt.Sprint(round, "/", i), Now: now, AbandonedAfter: abandonedAfter,
+					})
+				})
+			}
+			close(gun)
+			wg.Wait()
+			winner, won := "", 0
+			for i, c := range answers {
+				if errs[i] != nil {
+					p.Fatalf("Claim() = %v", errs[i])
+				}
+				if c.Attempt != round+1 {
+					p.Errorf("claimer %d was told of attempt %d, want %d", i, c.Attempt, round+1)
+				}
+				switch c.Result {
+				case status.ClaimedNow:
+					winner, won = fmt.Sprint(round, "/", i), won+1
+				case status.ClaimBusy:
+				default:
+					p.Errorf("claimer %d: %s, want claimed or busy", i, c.Result)
+				}
+			}
+			if won != 1 {
+				p.Fatalf("%d of %d claimers won attempt %d, want one", won, claimers, round+1)
+			}
+			p.finish(result(id, winner, round+1, status.Deferred, now.Add(time.Second)))
+		}
+		if n := len(p.get(id).Attempts); n != rounds {
+			p.Errorf("the record tells of %d attempts, want %d", n, rounds)
+		}
+	},
+}, {
+	name: "of many that claim a message without a record exactly one makes the attempt",
+	why:  "a lost record is a licence to send twice",
+	check: func(p *probe) {
+		var wg sync.WaitGroup
+		seed := p.record()
+		seed.ID = tasks.NewID()
+		results := make(chan status.ClaimResult, 20)
+		for i := range cap(results) {
+			wg.Go(func() {
+				c, err := p.store.Claim(p.Context(), status.Claim{Seed: seed, Token: fmt.Sprint(i), Now: start, AbandonedAfter: abandonedAfter})
+				if err != nil {
+					p.Errorf("Claim() = %v", err)
+				}
+				results <- c.Result
+			})
+		}
+		wg.Wait()
+		close(results)
+		won := 0
+		for r := range results {
+			if r == status.ClaimedNow {
+				won++
+			}
+		}
+		if won != 1 {
+			p.Errorf("%d claimers won, want one", won)
+		}
+	},
+}}
