@@ -39,6 +39,7 @@ var layout = []folderRule{
 	// What every app and every worker agree on stands on nothing.
 	{folder: "tasks", may: []string{"internal/secret"}},
 	{folder: "status", may: []string{"tasks"}},
+	{folder: "status/statustest", may: []string{"status", "tasks"}},
 	{folder: "enqueue", may: []string{"tasks", "status", "providers", "internal/redisconn", "internal/secret"}},
 	{folder: "enqueue/campaign", may: []string{"enqueue", "tasks", "status", "providers", "internal/secret"}},
 

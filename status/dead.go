@@ -15,7 +15,13 @@ import (
 //go:embed lua/replayed.lua
 var replayedLua string
 
-var replayedScript = redis.NewScript(replayedLua)
+//go:embed lua/drop.lua
+var dropLua string
+
+var (
+	replayedScript = redis.NewScript(replayedLua)
+	dropScript     = redis.NewScript(sharedLua + dropLua)
+)
 
 // deadPage is how many dead letters are read at a time; what a listing holds in
 // memory does not grow with how many there are.
@@ -171,13 +177,11 @@ func (s *Redis) MarkReplayed(ctx context.Context, id, newID string) (string, err
 // and keeps its record as long as that of any other finished message. It is for
 // letters that were replayed or discarded, and may be repeated.
 func (s *Redis) DropDead(ctx context.Context, provider, id string) error {
-	_, err := s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		p.HDel(ctx, recordKey(id), "payload")
-		p.PExpire(ctx, recordKey(id), s.retention.Records)
-		p.ZRem(ctx, deadKey(provider), id)
-		return nil
-	})
-	if err != nil {
+	keep := s.retention.Records.Milliseconds()
+	if err := dropScript.Run(ctx, s.rdb, []string{recordKey(id)}, time.Now().UnixMilli(), keep).Err(); err != nil {
+		return fmt.Errorf("drop dead letter: %w", err)
+	}
+	if err := s.rdb.ZRem(ctx, deadKey(provider), id).Err(); err != nil {
 		return fmt.Errorf("drop dead letter: %w", err)
 	}
 	return nil

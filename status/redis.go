@@ -24,11 +24,14 @@ var finishLua string
 //go:embed lua/move.lua
 var moveLua string
 
+//go:embed lua/shared.lua
+var sharedLua string
+
 var (
-	createScript = redis.NewScript(createLua)
-	claimScript  = redis.NewScript(claimLua)
-	finishScript = redis.NewScript(finishLua)
-	moveScript   = redis.NewScript(moveLua)
+	createScript = redis.NewScript(sharedLua + createLua)
+	claimScript  = redis.NewScript(sharedLua + claimLua)
+	finishScript = redis.NewScript(sharedLua + finishLua)
+	moveScript   = redis.NewScript(sharedLua + moveLua)
 )
 
 // Retention says how long records are kept after a message has come to its end.
@@ -67,22 +70,18 @@ func NewRedis(rdb redis.UniversalClient, keep Retention) *Redis {
 
 func recordKey(id string) string { return "otpq:msg:" + id }
 
-// ttl is how long a record in state is kept from now. A message that is still
-// on its way is kept until its deadline and as long again as a finished one.
-func (s *Redis) ttl(state State, notAfter, now time.Time) int64 {
-	keep := s.retention.Records
-	switch {
-	case state.Dead():
-		keep = s.retention.DeadLetters
-	case !state.Terminal():
-		keep += max(0, notAfter.Sub(now))
+// keep is how long, in milliseconds, a record is kept after the end of its
+// message; the scripts add to it what the message needs before.
+func (s *Redis) keep(state State) int64 {
+	if state.Dead() {
+		return s.retention.DeadLetters.Milliseconds()
 	}
-	return keep.Milliseconds()
+	return s.retention.Records.Milliseconds()
 }
 
 // Create implements [Store].
 func (s *Redis) Create(ctx context.Context, r Record) error {
-	args := append([]any{s.ttl(r.State, r.NotAfter, r.CreatedAt)}, seedFields(r)...)
+	args := append([]any{r.CreatedAt.UnixMilli(), s.keep(r.State)}, seedFields(r)...)
 	created, err := createScript.Run(ctx, s.rdb, []string{recordKey(r.ID)}, args...).Int()
 	if err != nil {
 		return fmt.Errorf("write status record: %w", err)
@@ -109,7 +108,7 @@ func (s *Redis) Get(ctx context.Context, id string) (Record, error) {
 func (s *Redis) Claim(ctx context.Context, c Claim) (Claimed, error) {
 	args := append([]any{
 		c.Now.UnixMilli(), c.Token, c.AbandonedAfter.Milliseconds(),
-		s.ttl(Sending, c.Seed.NotAfter, c.Now), stateSet(predecessors(Sending)),
+		s.keep(Sending), stateSet(predecessors(Sending)),
 	}, seedFields(c.Seed)...)
 	reply, err := claimScript.Run(ctx, s.rdb, []string{recordKey(c.Seed.ID)}, args...).Slice()
 	if err != nil {
@@ -143,7 +142,7 @@ func (s *Redis) Finish(ctx context.Context, f Finish) error {
 	args := []any{
 		f.Now.UnixMilli(), f.Token, f.Attempt.Number, encodeAttempt(f.Attempt),
 		string(f.State), stateSet(predecessors(f.State)), flag(f.Spent), flag(f.Ambiguous),
-		s.ttl(f.State, f.Next, f.Now),
+		s.keep(f.State),
 		"reason", f.Reason, "next", formatMS(f.Next),
 	}
 	if f.Reference != "" {
@@ -170,16 +169,12 @@ func (s *Redis) Move(ctx context.Context, m Move) error {
 			from = append(from, state)
 		}
 	}
-	deadline := m.Next
-	if m.Seed != nil && m.Seed.NotAfter.After(deadline) {
-		deadline = m.Seed.NotAfter
-	}
 	change := []any{"reason", m.Reason, "next", formatMS(m.Next)}
 	if m.To.Dead() {
 		change = append(change, "payload", m.Payload)
 	}
 	args := append([]any{
-		m.Now.UnixMilli(), string(m.To), stateSet(from), s.ttl(m.To, deadline, m.Now), len(change),
+		m.Now.UnixMilli(), string(m.To), stateSet(from), s.keep(m.To), len(change),
 	}, change...)
 	if m.Seed != nil {
 		args = append(args, seedFields(*m.Seed)...)

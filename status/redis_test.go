@@ -106,11 +106,6 @@ func TestRecordsAreKeptAsLongAsTheirStateSays(t *testing.T) {
 				t.Helper()
 				must(t, s.Move(t.Context(), status.Move{ID: r.ID, Seed: &r, To: status.Deferred, Next: at(time.Second), Now: start}))
 			}, validity + keepRecords},
-			"deferred until after its deadline: until then": {func(t *testing.T, r status.Record) {
-				t.Helper()
-				must(t, s.Create(t.Context(), r))
-				must(t, s.Move(t.Context(), status.Move{ID: r.ID, To: status.Deferred, Next: at(time.Hour), Now: start}))
-			}, time.Hour + keepRecords},
 			"deferred after an attempt: no shorter than before": {func(t *testing.T, r status.Record) {
 				t.Helper()
 				c := claim(t, s, r, start)
@@ -123,6 +118,12 @@ func TestRecordsAreKeptAsLongAsTheirStateSays(t *testing.T) {
 				must(t, s.Create(t.Context(), r))
 				must(t, s.Move(t.Context(), status.Move{ID: r.ID, To: status.Canceled, Now: at(time.Second)}))
 			}, keepRecords},
+			"canceled long before it is due: until no task of it can come": {func(t *testing.T, r status.Record) {
+				t.Helper()
+				r.NotAfter = at(96 * time.Hour)
+				must(t, s.Create(t.Context(), r))
+				must(t, s.Move(t.Context(), status.Move{ID: r.ID, To: status.Canceled, Now: start}))
+			}, 96*time.Hour + 3*time.Minute},
 			"expired, with a record that the move wrote": {func(t *testing.T, r status.Record) {
 				t.Helper()
 				must(t, s.Move(t.Context(), status.Move{ID: r.ID, Seed: &r, To: status.Expired, Now: at(time.Hour)}))
@@ -190,6 +191,23 @@ func TestRetentionDefaults(t *testing.T) {
 }
 
 // TestOnlyDeadLettersKeepAPayload: it is the largest part of a record.
+func TestARecordKeepsTheLastHundredAttempts(t *testing.T) {
+	t.Parallel()
+	s := newStore(redistest.Start(t).Client())
+	r := newRecord("kinpos")
+	for n := 1; n <= 130; n++ {
+		if c := claim(t, s, r, start); c.Attempt != n {
+			t.Fatalf("attempt %d has number %d", n, c.Attempt)
+		}
+		must(t, s.Finish(t.Context(), finishOf(r, n, status.Deferred, "rate_limited", start)))
+	}
+	got, err := s.Get(t.Context(), r.ID)
+	must(t, err)
+	if n := len(got.Attempts); n != 100 || got.Attempts[0].Number != 31 || got.Attempts[99].Number != 130 {
+		t.Errorf("%d attempts, want those from 31 to 130", n)
+	}
+}
+
 func TestOnlyDeadLettersKeepAPayload(t *testing.T) {
 	onEachRedis(t, func(t *testing.T, rdb *redis.Client) {
 		s := newStore(rdb)
@@ -280,7 +298,10 @@ func TestAHungRedisIsLeftWhenCtxEnds(t *testing.T) {
 
 func TestAnUnreachableRedisIsToldApart(t *testing.T) {
 	server := redistest.Start(t)
-	s := newStore(server.Client())
+	// One dial each: go-redis tries five times, half a second a call.
+	rdb := redis.NewClient(&redis.Options{Addr: server.Addr(), MaxRetries: -1, DialerRetries: 1})
+	t.Cleanup(func() { _ = rdb.Close() })
+	s := newStore(rdb)
 	server.Stop()
 	for name, call := range everyCall(s) {
 		if err := call(t.Context()); !status.IsUnreachable(err) || strings.Contains(err.Error(), "times") {

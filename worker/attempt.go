@@ -13,12 +13,11 @@ import (
 type attempt struct {
 	taskID  string
 	payload []byte
-	headers map[string]string
 	started time.Time
 
 	message tasks.Message     // after decode
 	request providers.Request // after decode
-	permit  *permit           // after breaker, until the outcome is reported
+	permit  *permit           // after permit, until the outcome is reported
 	claimed status.Claimed    // after claim
 	token   string            // after claim
 	sentAt  time.Time         // when the request was begun

@@ -122,6 +122,15 @@ func (b *breaker) allow(now time.Time) (p permit, until time.Time, ok bool) {
 	}
 }
 
+// open reports whether the provider is to be left alone, and until when. It
+// takes no permit, and a half-open breaker is not open.
+func (b *breaker) open() (until time.Time, open bool) {
+	if b.cb.State() != gobreaker.StateOpen {
+		return time.Time{}, false
+	}
+	return time.Unix(0, b.openUntil.Load()), true
+}
+
 // release gives the permit back unused.
 func (p permit) release() { p.done(errNeutral) }
 

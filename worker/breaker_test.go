@@ -86,6 +86,50 @@ func TestAMessageExpiresOnTimeWhileTheBreakerIsOpen(t *testing.T) {
 	}
 }
 
+func TestAMessageThatNeedsNoRequestLeavesTheProbeToAnother(t *testing.T) {
+	r := newRig(t)
+	f := inTurn(providers.Retry(providers.ReasonProviderError, time.Minute, nil), accepted)
+	w, _ := r.start(nil, f.config(func(pc *ProviderConfig) {
+		pc.Concurrency[tasks.Interactive] = 1
+		pc.Breaker = BreakerConfig{ConsecutiveFailures: 1, FailureRatio: 1, MinimumRequests: 1, OpenFor: 1500 * time.Millisecond}
+	}))
+	r.awaitState(r.send(), status.Deferred) // opens it
+	b := w.handlers[0].breaker
+	eventually(t, func() bool { return b.state() == BreakerHalfOpen }, func() string { return "the breaker never became half-open" })
+	// Canceled, and still in the queue: it meets the half-open breaker first.
+	over, err := r.client.Send(t.Context(), example, enqueue.At(time.Now().Add(time.Second)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.client.Cancel(t.Context(), over.ID); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() bool {
+		return r.rdb.Exists(t.Context(), "asynq:{otpq:unimedbh:interactive}:t:"+over.ID).Val() == 0
+	}, func() string { return "the canceled message was never worked on" })
+	r.awaitState(r.send(), status.Accepted)
+	if b.state() != BreakerClosed {
+		t.Errorf("state = %s, want closed", b.state())
+	}
+}
+
+func TestAnOpenBreakerTakesNoTokens(t *testing.T) {
+	r := newRig(t)
+	f := always(providers.Retry(providers.ReasonProviderError, time.Minute, nil))
+	r.start(nil, f.config(trigger(time.Hour), func(pc *ProviderConfig) {
+		pc.Breaker.ConsecutiveFailures = 1
+		pc.RateLimit = RateLimit{Limit: 2, Period: 200 * time.Millisecond}
+	}))
+	r.awaitState(r.send(), status.Deferred)
+	before := r.rdb.Get(t.Context(), "rate:otpq:unimedbh").Val()
+	for range 5 {
+		r.await(r.send(), "waits for the breaker", func(rec status.Record) bool { return rec.Reason == string(ReasonBreakerOpen) })
+	}
+	if after := r.rdb.Get(t.Context(), "rate:otpq:unimedbh").Val(); before == "" || after != "" && after != before {
+		t.Errorf("the limit's state went from %q to %q while the breaker was open", before, after)
+	}
+}
+
 func TestSlowOutagesTripTheBreaker(t *testing.T) {
 	r := newRig(t)
 	f := hanging()

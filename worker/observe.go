@@ -13,7 +13,7 @@ import (
 // otherwise write a line a message a second.
 func (p *pipeline) observe(a *attempt, v *verdict) {
 	lane := string(p.lane)
-	if v.write == writeFinish {
+	if v.write == writeFinish && a.took > 0 { // not one that another execution left
 		p.metrics.Attempt(p.cfg.Name, lane, v.outcome.Kind.String(), string(v.outcome.Reason), a.took)
 	}
 	if v.write != writeNothing && v.state.Terminal() {

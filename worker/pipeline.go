@@ -27,6 +27,7 @@ type pipeline struct {
 	store   status.Store
 	limiter *limiter
 	breaker *breaker
+	results *results
 	metrics *metrics.Worker
 	log     zerolog.Logger
 	now     func() time.Time
@@ -39,15 +40,16 @@ type step struct {
 	run  func(context.Context, *attempt) *verdict
 }
 
-// steps are taken in this order. Limit and breaker come before claim, so that a
-// message which waits is not "sending" and a crash there is not "maybe sent";
-// the breaker comes after the limit, so that its one probe is not held up.
+// steps are taken in this order. All that a message may have to wait for comes
+// before the claim, so that a message which waits is not "sending" and a crash
+// there is not "maybe sent".
 func (p *pipeline) steps() []step {
 	return []step{
 		{"decode", p.decode},          // unreadable messages go to the dead letters
 		{"deadline", p.checkDeadline}, // a late code is a useless code
+		{"breaker", p.checkBreaker},   // before the limit: who can't send takes no token
 		{"limit", p.takeToken},        // the send budget that all workers share
-		{"breaker", p.checkBreaker},   // a provider that is down is left alone
+		{"permit", p.takePermit},      // after the limit: a probe is not held up
 		{"claim", p.claim},            // from here a crash means "maybe sent"
 		{"send", p.send},              // the only step that reaches a provider
 	}
@@ -64,7 +66,7 @@ func (p *pipeline) ProcessTask(ctx context.Context, t *asynq.Task) error {
 
 func (p *pipeline) newAttempt(ctx context.Context, t *asynq.Task) *attempt {
 	id, _ := asynq.GetTaskID(ctx)
-	return &attempt{taskID: id, payload: t.Payload(), headers: t.Headers(), started: p.now()}
+	return &attempt{taskID: id, payload: t.Payload(), started: p.now()}
 }
 
 // run takes the attempt through the steps until one of them ends it. A panic
@@ -112,14 +114,15 @@ func (p *pipeline) decode(_ context.Context, a *attempt) *verdict {
 }
 
 // unreadable ends a message that cannot be worked on. What is not known of it
-// comes from the task; the payload is sealed before it is kept, because nobody
-// knows what is in it.
+// comes from the task. What is no message at all is sealed before it is kept,
+// because nobody knows what is in it; the others are sealed as they are, and can
+// be replayed once the right key, or the right version, is there.
 func (p *pipeline) unreadable(a *attempt, reason providers.Reason, err error) *verdict {
 	a.message.ID, a.message.Provider, a.message.Lane = a.taskID, p.cfg.Name, p.lane
 	if a.message.CreatedAt.IsZero() {
 		a.message.CreatedAt, a.message.NotAfter = a.started, a.started
 	}
-	if reason == ReasonUndecodable {
+	if errors.Is(err, tasks.ErrMalformed) {
 		if sealed, sealErr := tasks.Quarantine(p.keys, a.taskID, a.payload); sealErr == nil {
 			a.payload = sealed
 		}
@@ -133,6 +136,8 @@ func decodeReason(err error) providers.Reason {
 		return ReasonVersion
 	case errors.Is(err, tasks.ErrKeyUnknown):
 		return ReasonKey
+	case errors.Is(err, tasks.ErrSealBroken):
+		return ReasonSeal
 	default:
 		return ReasonUndecodable
 	}
@@ -163,12 +168,25 @@ func (p *pipeline) takeToken(ctx context.Context, a *attempt) *verdict {
 // checkBreaker puts the message off while the provider is to be left alone. It
 // costs no attempt.
 func (p *pipeline) checkBreaker(_ context.Context, a *attempt) *verdict {
+	if until, open := p.breaker.open(); open {
+		return p.waitForBreaker(a, until)
+	}
+	return nil
+}
+
+// takePermit asks the breaker for this request, which may be a half-open one's
+// only probe.
+func (p *pipeline) takePermit(_ context.Context, a *attempt) *verdict {
 	permit, until, ok := p.breaker.allow(p.now())
 	if !ok {
-		return a.wait(ReasonBreakerOpen, spread(until, min(p.cfg.Breaker.OpenFor/4, time.Second)))
+		return p.waitForBreaker(a, until)
 	}
 	a.permit = &permit
 	return nil
+}
+
+func (p *pipeline) waitForBreaker(a *attempt, until time.Time) *verdict {
+	return a.wait(ReasonBreakerOpen, spread(until, min(p.cfg.Breaker.OpenFor/4, time.Second)))
 }
 
 // claim takes the right to make the attempt, which only one execution has. An
@@ -215,7 +233,10 @@ func (p *pipeline) send(ctx context.Context, a *attempt) *verdict {
 	a.permit.report(o) // before classify, which asks how long the breaker is open
 	a.permit = nil
 	if o.Reason == providers.ReasonRateLimited {
-		p.limiter.pause(p.now(), o.RetryAfter)
+		// The message itself waits as long as it was told to. The provider may
+		// have meant only this recipient, so the others wait no longer than they
+		// would for a breaker.
+		p.limiter.pause(p.now(), min(o.RetryAfter, p.cfg.Breaker.OpenFor))
 	}
 	return p.classify(a, o)
 }
@@ -228,32 +249,65 @@ func (p *pipeline) record(ctx context.Context, a *attempt, v *verdict) *verdict 
 	if v.write == writeNothing {
 		return v
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordBudget)
+	short, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordBudget)
 	defer cancel()
-	var err error
+	err := p.keepWriting(short, a, v)
+	var refused *status.RefusedError
+	switch {
+	case status.IsUnreachable(err):
+		if v.write == writeFinish {
+			p.results.Go(func(ctx context.Context) { _ = p.keepWriting(ctx, a, v) })
+		}
+		return instead(v, again(ReasonRedis, p.now().Add(time.Second), err))
+	case !errors.As(err, &refused):
+		return v
+	case refused.From.Terminal():
+		return instead(v, &verdict{write: writeNothing, state: refused.From, err: err})
+	case v.write == writeMove && v.state.Terminal():
+		return instead(v, p.endClaimed(short, a, v))
+	}
+	return instead(v, again(ReasonBusy, p.now().Add(abandonedAfter), err))
+}
+
+// instead gives a verdict that takes another's place the other's step.
+func instead(of, v *verdict) *verdict {
+	v.step = of.step
+	return v
+}
+
+// keepWriting tries until the write lands, is refused, or ctx ends.
+func (p *pipeline) keepWriting(ctx context.Context, a *attempt, v *verdict) error {
 	for wait := 25 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		if err = p.write(ctx, a, v); !status.IsUnreachable(err) {
-			break
+		err := p.write(ctx, a, v)
+		if !status.IsUnreachable(err) {
+			return err
 		}
 		select {
 		case <-time.After(wait):
-			continue
 		case <-ctx.Done():
+			return err
 		}
-		stands := again(ReasonRedis, p.now().Add(time.Second), err)
-		stands.step = v.step
-		return stands
 	}
-	var refused *status.RefusedError
-	if !errors.As(err, &refused) {
-		return v
+}
+
+// endClaimed ends a message, by a verdict that needs no attempt, which another
+// execution has claimed: a dead worker's, mostly, that comes back after its
+// deadline. The attempt it left may have been acted on.
+func (p *pipeline) endClaimed(ctx context.Context, a *attempt, v *verdict) *verdict {
+	if taken := p.claim(ctx, a); taken != nil && a.claimed.Result != status.ClaimAbandoned {
+		return taken
 	}
-	stands := again(ReasonBusy, p.now().Add(abandonedAfter), err)
-	if refused.From.Terminal() {
-		stands = &verdict{write: writeNothing, state: refused.From, err: err}
+	ended := *v
+	ended.write, ended.outcome = writeFinish, providers.Unknown(ReasonWorkerLost, v.err)
+	if a.claimed.Result == status.ClaimedNow { // it was let go in between
+		ended.outcome = providers.Retry(ReasonStalled, 0, v.err)
+	} else if v.state == status.Rejected {
+		ended.state = status.Unknown
 	}
-	stands.step = v.step
-	return stands
+	if err := p.keepWriting(ctx, a, &ended); err != nil {
+		return again(ReasonRedis, p.now().Add(time.Second), err)
+	}
+	return &ended
 }
 
 func (p *pipeline) write(ctx context.Context, a *attempt, v *verdict) error {

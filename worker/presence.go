@@ -51,7 +51,7 @@ type presence struct {
 	self     Presence
 	breakers map[string]*breaker
 	changes  chan breakerChange
-	lastBeat atomic.Int64 // Unix nanoseconds; zero before the first
+	lastTurn atomic.Int64 // of run's loop, in Unix nanoseconds; zero before the first
 }
 
 func newPresence(rdb redis.UniversalClient, id string, log zerolog.Logger) *presence {
@@ -76,6 +76,7 @@ func (p *presence) run(ctx context.Context, queues []string, m *metrics.Worker) 
 	tick := time.NewTicker(beatInterval)
 	defer tick.Stop()
 	for {
+		p.lastTurn.Store(time.Now().UnixNano())
 		p.readBreakers(m)
 		beat, cancel := context.WithTimeout(ctx, beatInterval)
 		if err := p.beat(beat, queues); err != nil && ctx.Err() == nil {
@@ -140,7 +141,6 @@ func (p *presence) beat(ctx context.Context, queues []string) error {
 	if err != nil {
 		return fmt.Errorf("tell redis that this worker lives: %w", err)
 	}
-	p.lastBeat.Store(now.UnixNano())
 	return nil
 }
 
@@ -159,12 +159,12 @@ func (p *presence) leave(ctx context.Context) {
 }
 
 func (p *presence) healthy() error {
-	last := p.lastBeat.Load()
+	last := p.lastTurn.Load()
 	if last == 0 {
-		return errors.New("the worker has not reached redis yet")
+		return errors.New("the worker has not started yet")
 	}
 	if age := time.Since(time.Unix(0, last)); age > presenceTTL {
-		return fmt.Errorf("the worker last reached redis %s ago", age.Round(time.Second))
+		return fmt.Errorf("the worker's loop last turned %s ago", age.Round(time.Second))
 	}
 	return nil
 }

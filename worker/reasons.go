@@ -11,12 +11,15 @@ const (
 	ReasonBreakerOpen providers.Reason = "breaker_open"
 	// ReasonRateLimit: our own limit for the provider is full.
 	ReasonRateLimit providers.Reason = "rate_limit"
-	// ReasonUndecodable: the payload is not a message, or was changed.
+	// ReasonUndecodable: the payload is not a message.
 	ReasonUndecodable providers.Reason = "undecodable"
 	// ReasonVersion: the message was made by a newer otpq.
 	ReasonVersion providers.Reason = "unknown_version"
 	// ReasonKey: the message is sealed with a key that this worker lacks.
 	ReasonKey providers.Reason = "unknown_key"
+	// ReasonSeal: the seal does not open: the payload was changed, or the key has
+	// another secret here.
+	ReasonSeal providers.Reason = "seal_broken"
 	// ReasonWorkerLost: the worker died with the attempt in hand.
 	ReasonWorkerLost providers.Reason = "worker_lost"
 	// ReasonStalled: the process stood still between claim and request.

@@ -91,8 +91,10 @@ func (r *rig) start(change func(*Config), list ...ProviderConfig) (w *Worker, st
 // send queues a request for unimedbh, the provider of [fake].
 func (r *rig) send(opts ...enqueue.Option) string {
 	r.t.Helper()
-	return r.sendTo(unimedbh.Request{Username: "teste@gmail.com", Type: "EMAIL"}, opts...)
+	return r.sendTo(example, opts...)
 }
+
+var example = unimedbh.Request{Username: "teste@gmail.com", Type: "EMAIL"}
 
 func (r *rig) sendTo(req providers.Request, opts ...enqueue.Option) string {
 	r.t.Helper()

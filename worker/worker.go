@@ -60,6 +60,7 @@ type Worker struct {
 	lanes    []*asynq.Server
 	handlers []*pipeline
 	presence *presence
+	results  *results
 	stop     context.CancelFunc
 	running  sync.WaitGroup
 }
@@ -90,7 +91,7 @@ func New(cfg Config) (*Worker, error) {
 	if cfg.Metrics == nil {
 		cfg.Metrics = metrics.NewWorker(nil)
 	}
-	w := &Worker{cfg: cfg, presence: newPresence(cfg.Redis, uuid.NewString(), cfg.Log)}
+	w := &Worker{cfg: cfg, presence: newPresence(cfg.Redis, uuid.NewString(), cfg.Log), results: newResults()}
 	for _, p := range cfg.Providers {
 		w.addProvider(p)
 	}
@@ -111,7 +112,7 @@ func (w *Worker) addProvider(cfg ProviderConfig) {
 		w.cfg.Metrics.Prepare(cfg.Name, string(lane), ends)
 		p := &pipeline{
 			cfg: cfg, lane: lane, keys: w.cfg.Keys, store: w.cfg.Store,
-			limiter: limiter, breaker: breaker, metrics: w.cfg.Metrics,
+			limiter: limiter, breaker: breaker, results: w.results, metrics: w.cfg.Metrics,
 			log: w.cfg.Log, now: time.Now,
 		}
 		w.handlers = append(w.handlers, p)
@@ -146,11 +147,15 @@ func isFailure(err error) bool {
 	return !errors.As(err, &d) || d.failed
 }
 
-// Start begins to drain the queues and returns. It fails when Redis does not
-// answer before ctx ends: asynq itself would not notice.
+// ErrNoRedis means that Redis does not answer. Start may be called again.
+var ErrNoRedis = errors.New("redis does not answer")
+
+// Start begins to drain the queues and returns. It fails with [ErrNoRedis] when
+// Redis does not answer before ctx ends: asynq itself would not notice. After any
+// other error the Worker is of no further use.
 func (w *Worker) Start(ctx context.Context) error {
 	if err := w.cfg.Redis.Ping(ctx).Err(); err != nil {
-		return fmt.Errorf("redis does not answer: %w", err)
+		return fmt.Errorf("%w: %w", ErrNoRedis, err)
 	}
 	for i, lane := range w.lanes {
 		if err := lane.Start(w.handlers[i]); err != nil {
@@ -182,11 +187,14 @@ func (w *Worker) Shutdown() {
 		wg.Go(lane.Shutdown)
 	}
 	wg.Wait()
+	w.results.close(recordBudget)
 	if w.stop != nil {
 		w.stop()
 	}
 	w.running.Wait()
 }
 
-// Healthy fails when the worker's own loops have not reached Redis for a while.
+// Healthy fails when the worker's own loop has stood still for a while. It does
+// not fail for want of Redis: to restart a worker does not bring Redis back, and
+// loses what is in flight.
 func (w *Worker) Healthy() error { return w.presence.healthy() }

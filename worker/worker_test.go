@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -143,6 +144,7 @@ func (r *rig) dump() string {
 			v = r.rdb.SMembers(ctx, k).Val()
 		case "zset":
 			v = r.rdb.ZRange(ctx, k, 0, -1).Val()
+		case "none": // it went since
 		default:
 			r.t.Fatalf("key %s has type %q, which the search does not read", k, kind)
 		}
@@ -158,19 +160,19 @@ func TestAHangingProviderLeavesTheOthersAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.start(nil, list...)
-	example := map[string]providers.Request{}
+	examples := map[string]providers.Request{}
 	for _, def := range all.All() {
-		example[def.Name] = def.Example
+		examples[def.Name] = def.Example
 	}
 	// More than every slot of kinpos, in both lanes.
 	for i := range 30 {
-		r.sendTo(example["kinpos"], enqueue.InLane(tasks.Lanes()[i%2]))
+		r.sendTo(examples["kinpos"], enqueue.InLane(tasks.Lanes()[i%2]))
 	}
 	eventually(t, func() bool { n, _ := server.Counts("kinpos"); return n.Received == 8+4 }, func() string {
 		return "kinpos never had all its slots taken"
 	})
 	for range 20 {
-		r.awaitState(r.sendTo(example["medsenior"]), status.Accepted)
+		r.awaitState(r.sendTo(examples["medsenior"]), status.Accepted)
 	}
 	if n, _ := server.Counts("kinpos"); n.Left != 0 {
 		t.Errorf("%d requests to kinpos timed out before medsenior's 20 were accepted one by one", n.Left)
@@ -294,9 +296,13 @@ func TestPoisonEndsAsADeadLetterAndStopsNothing(t *testing.T) {
 	r := newRig(t)
 	f := always(accepted)
 	r.start(nil, f.config())
-	other, err := tasks.NewKeyring(tasks.Key{ID: "lost", Secret: tasks.GenerateSecret()})
-	if err != nil {
-		t.Fatal(err)
+	ringOf := func(id string) *tasks.Keyring {
+		t.Helper()
+		ring, err := tasks.NewKeyring(tasks.Key{ID: id, Secret: tasks.GenerateSecret()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ring
 	}
 	message := func(change func(*tasks.Message)) tasks.Message {
 		m := tasks.Message{
@@ -315,7 +321,7 @@ func TestPoisonEndsAsADeadLetterAndStopsNothing(t *testing.T) {
 		return b
 	}
 	queue := asynq.NewClientFromRedisClient(r.rdb)
-	sealed := message(func(*tasks.Message) {})
+	sealed, resealed := message(func(*tasks.Message) {}), message(func(*tasks.Message) {})
 	for name, c := range map[string]struct {
 		id      string
 		payload []byte
@@ -324,7 +330,8 @@ func TestPoisonEndsAsADeadLetterAndStopsNothing(t *testing.T) {
 		"not JSON":                          {tasks.NewID(), []byte("teste@gmail.com wants a code"), ReasonUndecodable},
 		"empty":                             {tasks.NewID(), nil, ReasonUndecodable},
 		"a version of the future":           {tasks.NewID(), []byte(`{"v":99,"id":"x"}`), ReasonVersion},
-		"sealed with a lost key":            {sealed.ID, encode(other, sealed), ReasonKey},
+		"sealed with a lost key":            {sealed.ID, encode(ringOf("lost"), sealed), ReasonKey},
+		"sealed with another secret":        {resealed.ID, encode(ringOf(r.key.ID), resealed), ReasonSeal},
 		"another task's payload":            {tasks.NewID(), encode(r.keyring(), sealed), ReasonUndecodable},
 		"another provider's message":        {"a1", encode(r.keyring(), message(func(m *tasks.Message) { m.ID, m.Provider = "a1", "kinpos" })), ReasonUndecodable},
 		"a request the provider can't take": {"a2", encode(r.keyring(), message(func(m *tasks.Message) { m.ID, m.Request = "a2", json.RawMessage(`{}`) })), providers.ReasonInvalidRequest},
@@ -336,6 +343,19 @@ func TestPoisonEndsAsADeadLetterAndStopsNothing(t *testing.T) {
 		eventually(t, func() bool { _, err := r.store.DeadLetter(t.Context(), c.id); return err == nil }, func() string {
 			return name + ": no dead letter"
 		})
+		d, err := r.store.DeadLetter(t.Context(), c.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept := d.Payload
+		if c.want == ReasonUndecodable {
+			if kept, err = tasks.Release(r.keyring(), d.Payload); err != nil {
+				t.Errorf("%s: Release() = %v", name, err)
+			}
+		}
+		if !bytes.Equal(kept, c.payload) {
+			t.Errorf("%s: the dead letter holds %q, want the payload as it was", name, kept)
+		}
 		if rec := r.get(c.id); rec.State != status.Rejected || rec.Reason != string(c.want) || rec.Provider != "unimedbh" {
 			t.Errorf("%s: record = %+v, want rejected for %q", name, rec, c.want)
 		}
@@ -433,6 +453,81 @@ func TestAnAttemptThatADeadWorkerLeftIsAmbiguous(t *testing.T) {
 				t.Errorf("possible_duplicate = %v", rec.PossibleDuplicate)
 			}
 		})
+	}
+}
+
+func TestAMessageThatADeadWorkerHeldEndsAfterItsDeadline(t *testing.T) {
+	for name, c := range map[string]struct {
+		key  bool // is the sealing key still there?
+		want status.State
+	}{
+		"its deadline passed":                   {true, status.Expired},
+		"nobody can read it, and maybe it left": {false, status.Unknown},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			f := always(accepted)
+			id := r.send(enqueue.ValidFor(100 * time.Millisecond))
+			seed := r.get(id)
+			if _, err := r.store.Claim(t.Context(), status.Claim{Seed: seed, Token: "dead worker", Now: time.Now().Add(-2 * abandonedAfter), AbandonedAfter: abandonedAfter}); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, func() bool { return time.Now().After(seed.NotAfter) }, func() string { return "time stands still" })
+			if !c.key {
+				r.key.ID = "another"
+			}
+			r.start(nil, f.config())
+			rec := r.awaitState(id, c.want)
+			if len(rec.Attempts) != 1 || rec.Attempts[0].Outcome != "ambiguous" || rec.Attempts[0].Reason != string(ReasonWorkerLost) {
+				t.Errorf("attempts = %+v, want the lost one as ambiguous", rec.Attempts)
+			}
+			if n := len(f.requests()); n != 0 {
+				t.Errorf("%d requests, want none", n)
+			}
+		})
+	}
+}
+
+func TestAResultOutlivesAnOutageOfRedis(t *testing.T) {
+	r := newRig(t)
+	f := always(accepted)
+	broken := &brokenStore{fail: map[string]int{"finish": 12}} // longer than a task is given
+	r.start(func(cfg *Config) {
+		broken.Store = cfg.Store
+		cfg.Store = broken
+	}, f.config())
+	id := r.send()
+	rec := r.awaitState(id, status.Accepted)
+	if n := len(f.requests()); n != 1 || rec.PossibleDuplicate || len(rec.Attempts) != 1 {
+		t.Errorf("%d requests, record %+v; want one and no duplicate", n, rec)
+	}
+}
+
+func TestAsynqCountsFailuresAndNotWaits(t *testing.T) {
+	r := newRig(t)
+	f := always(providers.Retry(providers.ReasonUnavailable, time.Minute, nil))
+	r.start(nil, f.config(func(pc *ProviderConfig) {
+		pc.Breaker = BreakerConfig{ConsecutiveFailures: 1, FailureRatio: 1, MinimumRequests: 1, OpenFor: time.Hour}
+	}))
+	retried := func(id string) int {
+		t.Helper()
+		count := -1
+		eventually(t, func() bool {
+			list, err := asynq.NewInspectorFromRedisClient(r.rdb).ListRetryTasks(tasks.QueueName("unimedbh", tasks.Interactive))
+			for _, info := range list {
+				if info.ID == id {
+					count = info.Retried
+				}
+			}
+			return err == nil && count >= 0
+		}, func() string { return "the task is not in asynq's retry set" })
+		return count
+	}
+	if n := retried(r.send()); n != 1 {
+		t.Errorf("asynq counts %d retries after a failed attempt, want 1", n)
+	}
+	if n := retried(r.send()); n != 0 {
+		t.Errorf("asynq counts %d retries after a wait for the breaker, want 0", n)
 	}
 }
 
@@ -605,8 +700,8 @@ func TestStartFailsWhenRedisDoesNotAnswer(t *testing.T) {
 	r.redis.Stop()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	if err := w.Start(ctx); err == nil {
-		t.Error("Start() = nil with no Redis")
+	if err := w.Start(ctx); !errors.Is(err, ErrNoRedis) {
+		t.Errorf("Start() with no Redis = %v, want ErrNoRedis", err)
 	}
 	if err := w.Healthy(); err == nil {
 		t.Error("Healthy() = nil for a worker that never reached Redis")

@@ -108,6 +108,8 @@ func startWorker(ctx context.Context, w *worker.Worker, log zerolog.Logger) erro
 			return nil
 		case ctx.Err() != nil:
 			return errors.New("interrupted before Redis answered")
+		case !errors.Is(err, worker.ErrNoRedis):
+			return err
 		}
 		log.Error().Err(err).Msg("waiting for redis")
 		select {

@@ -1,13 +1,13 @@
 -- Takes the right to make the next attempt.
--- KEYS: record. ARGV: now in ms, token, abandoned after in ms, ttl in ms,
+-- KEYS: record. ARGV: now in ms, token, abandoned after in ms, retention in ms,
 -- states that may become sending as |a|b|, then the seed: field, value, ...
 -- Returns {result, attempt, spent, ambiguous, detail}.
 local key = KEYS[1]
-local now, token, abandoned_after, ttl, from = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
+local now, token, abandoned_after, retention, from = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 
 if redis.call('EXISTS', key) == 0 then
   redis.call('HSET', key, unpack(ARGV, 6))
-  redis.call('PEXPIRE', key, ttl)
+  expire(key, now, 'queued', retention)
 end
 local r = redis.call('HMGET', key, 'state', 'claim', 'claimed', 'n', 'spent', 'ambiguous')
 local state, owner, claimed = r[1], r[2], tonumber(r[3] or '0')
@@ -35,9 +35,10 @@ end
 n = n + 1
 redis.call('HSET', key, 'state', 'sending', 'updated', ARGV[1], 'claim', token, 'claimed', ARGV[1],
   'n', n, 'a' .. n, ARGV[1])
-redis.call('HDEL', key, 'reason', 'next')
+-- The first attempts of hundreds tell nothing that the last do not.
+redis.call('HDEL', key, 'reason', 'next', 'a' .. (n - 100))
 if ambiguous > 0 then
   redis.call('HSET', key, 'duplicate', 1)
 end
-redis.call('PEXPIRE', key, ttl)
+expire(key, now, 'sending', retention)
 return {'claimed', n, spent, ambiguous, ''}

@@ -1,10 +1,10 @@
 -- Writes what became of a claimed attempt.
 -- KEYS: record. ARGV: now in ms, token, attempt number, attempt line, new
--- state, states that may become it as |a|b|, spent 0/1, ambiguous 0/1, ttl in
--- ms, then field, value, ... An empty value deletes the field.
+-- state, states that may become it as |a|b|, spent 0/1, ambiguous 0/1,
+-- retention in ms, then field, value, ...
 -- Returns {'ok' | 'refused' | 'gone', state}.
 local key = KEYS[1]
-local now, token, attempt, line, to, from, spent, ambiguous, ttl =
+local now, token, attempt, line, to, from, spent, ambiguous, retention =
   ARGV[1], ARGV[2], 'a' .. ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 
 local r = redis.call('HMGET', key, 'state', 'claim', attempt)
@@ -27,20 +27,9 @@ if not string.find(from, '|' .. state .. '|', 1, true) then
   return {'refused', state}
 end
 
-redis.call('HSET', key, 'state', to, 'updated', now, attempt, line)
+redis.call('HSET', key, attempt, line)
 redis.call('HDEL', key, 'claim', 'claimed', 'payload')
 if spent == '1' then redis.call('HINCRBY', key, 'spent', 1) end
 if ambiguous == '1' then redis.call('HINCRBY', key, 'ambiguous', 1) end
-for i = 10, #ARGV, 2 do
-  if ARGV[i + 1] == '' then
-    redis.call('HDEL', key, ARGV[i])
-  else
-    redis.call('HSET', key, ARGV[i], ARGV[i + 1])
-  end
-end
--- The ttl of a message that waits is reckoned from its next attempt; it must
--- not shorten the one that reaches beyond its deadline.
-if to ~= 'deferred' or redis.call('PTTL', key) < tonumber(ttl) then
-  redis.call('PEXPIRE', key, ttl)
-end
+apply(key, now, to, retention, 10, #ARGV)
 return {'ok', to}

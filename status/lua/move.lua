@@ -1,11 +1,11 @@
 -- Writes a change that no attempt led to.
 -- KEYS: record. ARGV: now in ms, new state, states that may become it as
--- |a|b|, ttl in ms, how many of the following belong to the change, then the
--- change's field, value, ... (an empty value deletes the field), then the
--- seed's field, value, ...
+-- |a|b|, retention in ms, how many of the following belong to the change, then the
+-- change's field, value, ..., then the seed's
+-- field, value, ...
 -- Returns {'ok' | 'refused' | 'gone', state}.
 local key = KEYS[1]
-local now, to, from, ttl, changes = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local now, to, from, retention, changes = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 
 local state = redis.call('HGET', key, 'state')
 local missing = not state
@@ -24,17 +24,5 @@ end
 if missing then
   redis.call('HSET', key, unpack(ARGV, 6 + changes))
 end
-redis.call('HSET', key, 'state', to, 'updated', now)
-for i = 6, 5 + changes, 2 do
-  if ARGV[i + 1] == '' then
-    redis.call('HDEL', key, ARGV[i])
-  else
-    redis.call('HSET', key, ARGV[i], ARGV[i + 1])
-  end
-end
--- The ttl of a message that waits is reckoned from its next attempt; it must
--- not shorten the one that reaches beyond its deadline.
-if to ~= 'deferred' or redis.call('PTTL', key) < tonumber(ttl) then
-  redis.call('PEXPIRE', key, ttl)
-end
+apply(key, now, to, retention, 6, 5 + changes)
 return {'ok', to}

@@ -170,10 +170,10 @@ const holder = "holder"
 func (p *probe) reach(state status.State) string {
 	p.Helper()
 	id := p.create()
-	switch state {
-	case status.Queued:
+	if state == status.Queued {
 		return id
-	case status.Expired, status.Canceled:
+	}
+	if state == status.Expired || state == status.Canceled {
 		p.move(status.Move{ID: id, Provider: "kinpos", To: state, Now: at(time.Second)})
 		return id
 	}

@@ -1,0 +1,7 @@
+-- Deletes a dead letter's payload; its record stays like any other's.
+-- KEYS: record. ARGV: now in ms, retention in ms.
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  redis.call('HDEL', KEYS[1], 'payload')
+  expire(KEYS[1], ARGV[1], 'done', ARGV[2])
+end
+return 1

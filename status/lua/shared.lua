@@ -1,0 +1,32 @@
+-- Put before each script that changes a record.
+
+-- How long asynq may take to bring a task back, with some to spare: a lost
+-- lease, its grace and the recoverer's minute are 120 s.
+local redelivery = 180000
+
+-- Sets how long a record is kept: while the message is on its way, until its
+-- deadline and the retention after that; at its end, the retention, but never
+-- less than its task may still come back, because a task whose record is gone
+-- is taken for a new message, and sent.
+local function expire(key, now, state, retention)
+  local left = math.max(tonumber(redis.call('HGET', key, 'not_after') or '0') - tonumber(now), 0)
+  local ttl = tonumber(retention)
+  if state == 'queued' or state == 'sending' or state == 'deferred' then
+    ttl = ttl + left
+  end
+  redis.call('PEXPIRE', key, math.max(ttl, left + redelivery))
+end
+
+-- Moves a record to a state with the fields ARGV[first], value, ... up to
+-- ARGV[last]. An empty value deletes the field.
+local function apply(key, now, state, retention, first, last)
+  redis.call('HSET', key, 'state', state, 'updated', now)
+  for i = first, last, 2 do
+    if ARGV[i + 1] == '' then
+      redis.call('HDEL', key, ARGV[i])
+    else
+      redis.call('HSET', key, ARGV[i], ARGV[i + 1])
+    end
+  end
+  expire(key, now, state, retention)
+end
