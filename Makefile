@@ -26,7 +26,7 @@ dev: ## run everything in one process, with nothing installed
 	go run -buildvcs=false ./cmd/otpq dev
 
 .PHONY: check
-check: lint vet build test ## what CI runs: lint, vet, build, test
+check: lint vet build test cover ## what CI runs: lint, vet, build, test, cover
 
 .PHONY: test
 test: ## all tests, with the race detector and a real redis-server

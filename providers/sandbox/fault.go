@@ -82,7 +82,7 @@ var knobs = []knob{
 	{"unauthorized_after", "after this many good requests the rest get 401, until set again", count(func(f *Fault) *int { return &f.UnauthorizedAfter })},
 	{"rate_limit", "requests beyond this many in a second get 429", count(func(f *Fault) *int { return &f.RateLimit })},
 	{"rate_limited_rate", "this share of requests gets 429", rate(func(f *Fault) *float64 { return &f.RateLimitedRate })},
-	{"retry_after", "the Retry-After of a 429, in whole seconds (1s)", duration(func(f *Fault) *Duration { return &f.RetryAfter })},
+	{"retry_after", "the Retry-After of a 429 (1s) and of error_status (none), in whole seconds", duration(func(f *Fault) *Duration { return &f.RetryAfter })},
 }
 
 // FaultUsage lists the faults with what each does, one a line, for a help text.

@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"maps"
 	"net/http"
+	"strconv"
+	"time"
 )
 
 // reply is an answer that is not sent yet: between a provider's acting and its
@@ -48,8 +50,17 @@ func plainReply(status int, message string) *reply {
 	return r
 }
 
+// retryAfter sets the header, rounded up: it has no fractions, and 0 would invite
+// a retry at once.
+func (r *reply) retryAfter(d time.Duration) {
+	r.header.Set("Retry-After", strconv.Itoa(int((d+time.Second-1)/time.Second)))
+}
+
 func errorReply(f Fault) *reply {
 	r := plainReply(cmp.Or(f.ErrorStatus, defaultErrorStatus), "failed by a fault of the sandbox")
+	if f.RetryAfter > 0 {
+		r.retryAfter(time.Duration(f.RetryAfter))
+	}
 	if f.ErrorBody != "" {
 		r.body.Reset()
 		r.body.WriteString(f.ErrorBody)

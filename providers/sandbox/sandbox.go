@@ -15,7 +15,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -287,9 +286,7 @@ func (p *provider) decide(r *http.Request) (d decision) {
 		d.instead = errorReply(f)
 	case limited || p.overLimit(f.RateLimit):
 		d.instead = plainReply(http.StatusTooManyRequests, "rate limited by a fault of the sandbox")
-		// Rounded up: Retry-After has no fractions, and 0 would invite a retry at once.
-		after := cmp.Or(time.Duration(f.RetryAfter), defaultRetryAfter) + time.Second - 1
-		d.instead.header.Set("Retry-After", strconv.Itoa(int(after/time.Second)))
+		d.instead.retryAfter(cmp.Or(time.Duration(f.RetryAfter), defaultRetryAfter))
 	case f.Token != "" && bearer(r) != f.Token.Reveal(), f.UnauthorizedAfter > 0 && p.good >= f.UnauthorizedAfter:
 		d.instead = plainReply(http.StatusUnauthorized, "unauthorized by a fault of the sandbox")
 		d.instead.header.Set("WWW-Authenticate", "Bearer")

@@ -199,6 +199,8 @@ func TestFaultsThatReply(t *testing.T) {
 		{name: "no fault", want: []int{200, 200}, acted: 2},
 		{name: "error_rate is 500 unless told otherwise", fault: Fault{ErrorRate: 1}, want: []int{500, 500}},
 		{name: "error_status and error_body", fault: Fault{ErrorRate: 1, ErrorStatus: 503, ErrorBody: "down"}, want: []int{503}, body: "down"},
+		{name: "an error asks for patience when told to", fault: Fault{ErrorRate: 1, ErrorStatus: 503, RetryAfter: Duration(3 * time.Second)}, want: []int{503},
+			header: map[string]string{"Retry-After": "3"}},
 		{name: "fail_next fails so many", fault: Fault{FailNext: 2, ErrorStatus: 502}, want: []int{502, 502, 200, 200}, acted: 2},
 		{name: "garbage_rate is HTML with 200", fault: Fault{GarbageRate: 1}, want: []int{200},
 			header: map[string]string{"Content-Type": "text/html; charset=utf-8"}},
