@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -27,9 +28,9 @@ const (
 
 	defaultWindow = 24 * time.Hour
 
-	// withdrawTime is how much longer than its ctx a failed Send may take: long
-	// enough for one round trip, so that the record does not say "queued".
-	withdrawTime = 200 * time.Millisecond
+	// withdrawTime is how long a failed Send is tried to be taken back, behind
+	// its caller's back.
+	withdrawTime = time.Second
 )
 
 // Config is what a Client is made from.
@@ -59,6 +60,8 @@ type Client struct {
 	keys   *tasks.Keyring
 	window time.Duration
 	now    func() time.Time
+	// withdrawals are those of failed Sends that Close waits for.
+	withdrawals sync.WaitGroup
 }
 
 // Receipt tells that a message is durably queued.
@@ -109,8 +112,10 @@ func Open(cfg Config) (*Client, error) {
 	return c, nil
 }
 
-// Close ends the connection to Redis if the Client opened it.
+// Close ends the connection to Redis if the Client opened it. It may wait a
+// second for what failed Sends left to do. Call no Send beside it or after it.
 func (c *Client) Close() error {
+	c.withdrawals.Wait()
 	if !c.owned {
 		return nil
 	}
@@ -157,10 +162,12 @@ func (c *Client) Status(ctx context.Context, id string) (status.Record, error) {
 // app, which was told that it failed, may send another.
 func (c *Client) sendOnce(ctx context.Context, m tasks.Message, recipient string, at time.Time) (Receipt, error) {
 	if err := c.submit(ctx, m, recipient, at); err != nil {
-		// ctx may be what ended the attempt, so the withdrawal has its own.
-		ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), withdrawTime)
-		defer stop()
-		_ = c.Cancel(ctx, m.ID) // best effort: the error that matters is err
+		c.withdrawals.Go(func() {
+			// ctx may be what ended the attempt, and its caller waits no longer.
+			ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), withdrawTime)
+			defer stop()
+			_ = c.Cancel(ctx, m.ID) // best effort: the error that matters is err
+		})
 		return Receipt{}, err
 	}
 	return Receipt{ID: m.ID, State: status.Queued, NotAfter: m.NotAfter}, nil

@@ -120,12 +120,14 @@ func ExampleIdempotencyKey() {
 	request := unimedbh.Request{Username: "teste@gmail.com", Type: "EMAIL"}
 	first, err := client.Send(ctx, request, enqueue.IdempotencyKey("login 8731"))
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	// The person pressed the button twice, or the app was restarted in between.
 	second, err := client.Send(ctx, request, enqueue.IdempotencyKey("login 8731"))
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println(second.ID == first.ID, second.Repeated)
 	// Output: true true
@@ -150,7 +152,8 @@ func ExampleClient_Cancel() {
 	ctx := context.Background()
 	receipt, err := client.Send(ctx, unimedbh.Request{Username: "teste@gmail.com", Type: "EMAIL"})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	err = client.Cancel(ctx, receipt.ID)
 	var refused *status.RefusedError
@@ -170,11 +173,13 @@ func ExampleClient_Status() {
 		EmailID: "bed1066b-d8b5-47bc-a67f-2fd70a3c442d", CPF: "12345678901", PrimeiroAcesso: new(true),
 	})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	record, err := client.Status(ctx, receipt.ID)
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println(record.State, record.Recipient, record.State.Terminal())
 	_, err = client.Status(ctx, "no-such-id")

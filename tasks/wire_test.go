@@ -455,6 +455,17 @@ func TestQuarantine(t *testing.T) {
 			checkQuiet(t, err)
 		})
 	}
+	t.Run("whatever the bytes are", func(t *testing.T) {
+		for _, payload := range []string{"", "{}", "null", "\x00\xff", strings.Repeat("x", 300<<10)} {
+			kept, err := tasks.Quarantine(ring, "task", []byte(payload))
+			if err != nil || !json.Valid(kept) {
+				t.Fatalf("Quarantine() = %v, want JSON", err)
+			}
+			if got, err := tasks.Release(ring, kept); err != nil || string(got) != payload {
+				t.Errorf("Release() = %d bytes, %v, want the %d bytes that were sealed", len(got), err, len(payload))
+			}
+		}
+	})
 	t.Run("a message is no quarantine", func(t *testing.T) {
 		if _, err := tasks.Release(ring, encode(t, ring, fullMessage())); !errors.Is(err, tasks.ErrMalformed) {
 			t.Errorf("Release() of a message = %v, want ErrMalformed", err)

@@ -237,7 +237,10 @@ func (d *dev) startWorker(ctx context.Context, cfg config.Config, log zerolog.Lo
 	go func() {
 		defer close(finished)
 		err := runWorker(ctx, cfg, log)
-		if err == nil && ctx.Err() == nil {
+		switch {
+		case ctx.Err() != nil:
+			err = nil // it was told to end, perhaps before it had begun
+		case err == nil:
 			err = errors.New("the worker stopped")
 		}
 		done <- err

@@ -25,7 +25,9 @@ type sample struct {
 	opts     []enqueue.Option
 	// fault holds while the message's first attempt is made; the samples of a
 	// provider are sent one after the other, so it hits no other.
-	fault  sandbox.Fault
+	fault sandbox.Fault
+	// stays keeps the fault to the message's end.
+	stays  bool
 	cancel bool
 
 	record status.Record
@@ -51,12 +53,12 @@ func newSamples(client *enqueue.Client, server *sandbox.Server) *samples {
 		{what: "all is well", provider: "unimedbh"},
 		{what: "a recipient the provider does not know", provider: "unimedbh",
 			request: `{"username":"desconhecido@example.com","type":"EMAIL"}`},
-		{what: "too slow for a message valid 1 s", provider: "unimedbh",
-			fault: sandbox.Fault{FailNext: 1, ErrorStatus: 503, RetryAfter: sandbox.Duration(5 * time.Second)},
-			opts:  []enqueue.Option{enqueue.ValidFor(time.Second)}},
+		{what: "down for longer than the 1 s it is valid", provider: "unimedbh",
+			fault: sandbox.Fault{ErrorRate: 1, ErrorStatus: 503}, stays: true,
+			opts: []enqueue.Option{enqueue.ValidFor(time.Second)}},
 		{what: "all is well", provider: "kinpos"},
 		{what: "the reply is cut off, so nobody knows", provider: "kinpos", fault: sandbox.Fault{CutRate: 1}},
-		{what: "a captive portal answers 200 with HTML", provider: "kinpos", fault: sandbox.Fault{GarbageRate: 1}},
+		{what: "a captive portal answers 200 with HTML", provider: "kinpos", fault: sandbox.Fault{GarbageRate: 1}, stays: true},
 	}}
 }
 
@@ -106,7 +108,7 @@ func (s *samples) send(ctx context.Context, sm *sample) error {
 	}
 	return follow(ctx, s.client.Status, receipt.ID, func(r status.Record) error {
 		s.update(func() { sm.record = r })
-		if len(r.Attempts) > 0 && r.State != status.Sending {
+		if len(r.Attempts) > 0 && r.State != status.Sending && (!sm.stays || r.State.Terminal()) {
 			return s.server.SetFault(sm.provider, sandbox.Fault{})
 		}
 		return nil

@@ -146,6 +146,7 @@ func noArgs(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	if cmd.HasSubCommands() {
+		cmd.SuggestionsMinimumDistance = 2 // cobra's own, which it sets only on a path not taken here
 		message := fmt.Sprintf("unknown command %q for `%s`", args[0], cmd.CommandPath())
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 			message += fmt.Sprintf("; did you mean %q?", near[0])

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -55,6 +57,44 @@ func otpq(t *testing.T, env []string, stdin string, args ...string) result {
 		t.Errorf("otpq %q named a person:\n%s%s", args, r.out, r.err)
 	}
 	return r
+}
+
+// mainEnv makes the test binary be otpq itself.
+const mainEnv = "OTPQ_TEST_BE_OTPQ"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(mainEnv) != "" {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// command is otpq as a process of its own, where a test is about signals or
+// about what go-redis, with its one logger for a process, writes itself.
+func command(t *testing.T, env []string, args ...string) *exec.Cmd {
+	t.Helper()
+	binary, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), binary, args...)
+	// A binary with coverage complains when it does not know where to put it.
+	cmd.Env = slices.Concat(env, []string{mainEnv + "=1", "GOCOVERDIR=" + t.TempDir()})
+	return cmd
+}
+
+// otpqProcess runs a command to its end in a process of its own.
+func otpqProcess(t *testing.T, env []string, args ...string) result {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd := command(t, env, args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	var exit *exec.ExitError
+	if err := cmd.Run(); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return result{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
 }
 
 // want fails unless the command ended with the code and said, on stderr, all of

@@ -130,18 +130,19 @@ func TestAMissingKeyNamesKeygen(t *testing.T) {
 func TestARedisThatIsDownIsNamed(t *testing.T) {
 	r := newRig(t)
 	r.redis.Stop()
+	env := []string{"OTPQ_CONFIG=" + r.file}
 	for _, args := range [][]string{
 		{"send", "unimedbh", request}, {"status", "ID"}, {"status", "ID", "--watch"}, {"cancel", "ID"}, {"providers"},
 		{"dead", "list"}, {"dead", "show", "ID"}, {"dead", "replay", "--all"}, {"dead", "discard", "--all"},
 	} {
 		t.Run(fmt.Sprint(args), func(t *testing.T) {
-			res := r.otpq(args...).want(t, exitFailed, r.redis.Addr(), "is Redis running there?", "otpq check")
-			if res.out != "" {
-				t.Errorf("stdout = %q, want nothing", res.out)
+			res := otpqProcess(t, env, args...).want(t, exitFailed, r.redis.Addr(), "is Redis running there?", "otpq check")
+			if res.out != "" || strings.Count(res.err, "\n") != 1 {
+				t.Errorf("stdout %q, stderr %q; want one line on stderr", res.out, res.err)
 			}
 		})
 	}
-	r.otpq("dev", "--redis", r.redis.URL()).want(t, exitFailed, "--redis", r.redis.Addr(), "does not answer")
+	otpqProcess(t, env, "dev", "--redis", r.redis.URL()).want(t, exitFailed, "--redis", r.redis.Addr(), "does not answer")
 }
 
 func TestFlagsMayStandAnywhereAfterTheSubcommand(t *testing.T) {
