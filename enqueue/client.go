@@ -67,7 +67,7 @@ type Client struct {
 // Receipt tells that a message is durably queued.
 type Receipt struct {
 	ID       string       `json:"id"`
-	State    status.State `json:"state"`
+	State    status.State `json:"state,omitempty"` // empty when its record has ended
 	NotAfter time.Time    `json:"not_after"`
 	// Repeated is true when the idempotency key was used before: the receipt
 	// is the first one's, with its state now, and nothing was queued.
@@ -149,7 +149,7 @@ func (c *Client) Send(ctx context.Context, r providers.Request, opts ...Option) 
 // Cancel takes a message back. It fails with a [status.RefusedError] when a
 // worker has it already or it has come to its end, and with [status.ErrNotFound].
 func (c *Client) Cancel(ctx context.Context, id string) error {
-	return c.store.Move(ctx, status.Move{ID: id, To: status.Canceled, Now: c.now()})
+	return status.Cancel(ctx, c.store, id, c.now())
 }
 
 // Status returns what is known of a message. It fails with [status.ErrNotFound].
@@ -161,7 +161,7 @@ func (c *Client) Status(ctx context.Context, id string) (status.Record, error) {
 // confirm it, it is taken back: the record would say "queued" for good, and the
 // app, which was told that it failed, may send another.
 func (c *Client) sendOnce(ctx context.Context, m tasks.Message, recipient string, at time.Time) (Receipt, error) {
-	if err := c.submit(ctx, m, recipient, at); err != nil {
+	if err := c.submit(ctx, m, status.NewRecord(m, recipient), at); err != nil {
 		c.withdrawals.Go(func() {
 			// ctx may be what ended the attempt, and its caller waits no longer.
 			ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), withdrawTime)
@@ -176,12 +176,12 @@ func (c *Client) sendOnce(ctx context.Context, m tasks.Message, recipient string
 // submit writes the record and then queues the task; in this order, so that a
 // worker never meets a message whose app cannot read its status. Both steps may
 // be repeated: a message is recorded once and queued once however often.
-func (c *Client) submit(ctx context.Context, m tasks.Message, recipient string, at time.Time) error {
+func (c *Client) submit(ctx context.Context, m tasks.Message, r status.Record, at time.Time) error {
 	task, err := tasks.NewTask(c.keys, m)
 	if err != nil {
 		return err
 	}
-	if err := c.store.Create(ctx, status.NewRecord(m, recipient)); err != nil && !errors.Is(err, status.ErrExists) {
+	if err := c.store.Create(ctx, r); err != nil && !errors.Is(err, status.ErrExists) {
 		return &UnavailableError{ID: m.ID, Err: err}
 	}
 	var when []asynq.Option

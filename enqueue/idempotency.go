@@ -88,26 +88,71 @@ func (c *Client) sendKeyed(ctx context.Context, m tasks.Message, recipient strin
 	if err != nil {
 		return Receipt{}, err
 	}
-	if first.queued {
+	switch {
+	case first.queued:
 		return c.repeatedReceipt(ctx, first)
+	case !first.notAfter.After(m.CreatedAt):
+		return c.replaceExpired(ctx, held[0], first, own, m, recipient, at)
 	}
+	return c.submitReserved(ctx, held[0], first, m, recipient, at)
+}
 
-	if !first.notAfter.After(m.CreatedAt) {
-		// The Send that died left no time to finish it in. Its app was told that
-		// it failed and asks again: for a code, not for an expired message.
-		first.created, first.notAfter = m.CreatedAt, m.NotAfter
-	}
-	m.ID, m.Lane, m.CreatedAt, m.NotAfter = first.id, first.lane, first.created, first.notAfter
-	if err := c.submit(ctx, m, recipient, at); err != nil {
+// submitReserved finishes the Send that made the reservation, which may be this one.
+func (c *Client) submitReserved(ctx context.Context, key string, r reservation, m tasks.Message, recipient string, at time.Time) (Receipt, error) {
+	own := m.ID
+	m.ID, m.Lane, m.CreatedAt, m.NotAfter = r.id, r.lane, r.created, r.notAfter
+	if err := c.submit(ctx, m, status.NewRecord(m, recipient), at); err != nil {
 		return Receipt{}, err // the reservation stays: the next Send goes on from here
 	}
-	first.queued = true
+	r.queued = true
 	// A failure here costs the next Send two round trips, nothing else.
-	_ = c.rdb.SetArgs(ctx, held[0], first.String(), redis.SetArgs{Mode: "XX", KeepTTL: true}).Err()
-	if first.id != own.id {
-		return c.repeatedReceipt(ctx, first)
+	_ = c.rdb.SetArgs(ctx, key, r.String(), redis.SetArgs{Mode: "XX", KeepTTL: true}).Err()
+	if r.id != own {
+		return c.repeatedReceipt(ctx, r)
 	}
 	return Receipt{ID: m.ID, State: status.Queued, NotAfter: m.NotAfter}, nil
+}
+
+// replaceScript puts a reservation in another's place, if that is still there.
+// KEYS: idempotency key. ARGV: the old one, the new one, window in ms.
+var replaceScript = redis.NewScript(`
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+`)
+
+// replaceExpired deals with a reservation whose Send died and whose deadline has
+// passed since. Its app was told that it failed and asks again: for a code, not
+// for an expired message. So unless the first one was sent after all, this Send
+// takes the key over.
+func (c *Client) replaceExpired(ctx context.Context, key string, first, own reservation, m tasks.Message, recipient string, at time.Time) (Receipt, error) {
+	r, err := c.store.Get(ctx, first.id)
+	switch {
+	case errors.Is(err, status.ErrNotFound):
+	case err != nil:
+		return Receipt{}, &UnavailableError{ID: first.id, Err: err}
+	case !neverSent(r):
+		return c.repeatedReceipt(ctx, first)
+	}
+	replaced, err := replaceScript.Run(ctx, c.rdb, []string{key}, first.String(), own.String(), c.window.Milliseconds()).Int()
+	if err != nil {
+		return Receipt{}, &UnavailableError{ID: m.ID, Err: fmt.Errorf("reserve the idempotency key: %w", err)}
+	}
+	if replaced == 0 { // another Send was quicker: its reservation is fresh
+		return c.sendKeyed(ctx, m, recipient, at)
+	}
+	return c.submitReserved(ctx, key, own, m, recipient, at)
+}
+
+// neverSent reports whether no request was ever made for a message whose deadline
+// has passed: none will be.
+func neverSent(r status.Record) bool {
+	switch r.State {
+	case status.Queued, status.Deferred, status.Expired, status.Canceled:
+		return len(r.Attempts) == 0
+	case status.Sending, status.Accepted, status.Rejected, status.Exhausted, status.Unknown:
+	}
+	return false
 }
 
 // repeatedReceipt is the first Send's receipt with the message's state now.

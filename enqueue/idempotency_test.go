@@ -196,23 +196,59 @@ func TestASendThatDiedIsFinishedUnderTheSameID(t *testing.T) {
 	}
 }
 
-func TestASendThatDiedLongAgoIsFinishedInTime(t *testing.T) {
-	r := newRig(t)
-	now := time.Now()
-	r.now = func() time.Time { return now }
-	r.faults.failOnce("record", false)
-	_, err := r.Send(t.Context(), example, IdempotencyKey("k"), ValidFor(time.Minute))
-	id := wantUnavailable(t, err).ID
-	now = now.Add(time.Hour)
-	again := r.send(IdempotencyKey("k"), ValidFor(time.Minute))
-	if again.ID != id || !again.NotAfter.After(now) {
-		t.Errorf("Send = %+v, want %s with a deadline after %v: it was never queued, so it cannot be late", again, id, now)
-	}
-	if got := r.message(id, tasks.Interactive).NotAfter; !got.Equal(again.NotAfter) {
-		t.Errorf("task's NotAfter = %v, receipt's %v", got, again.NotAfter)
-	}
-	if third := r.send(IdempotencyKey("k")); !third.NotAfter.Equal(again.NotAfter) || !third.Repeated {
-		t.Errorf("a third Send = %+v, want the second's deadline %v, repeated", third, again.NotAfter)
+func TestASendThatDiedLongAgoIsBegunAgainUnlessItWasSent(t *testing.T) {
+	for name, c := range map[string]struct {
+		step  string // where it died
+		end   status.State
+		fresh bool
+	}{
+		"before its record":               {"record", "", true},
+		"before its task":                 {"task", "", true},
+		"and was queued, and expired":     {"mark", status.Expired, true},
+		"and was queued, and accepted":    {"mark", status.Accepted, false},
+		"and was queued, and may be sent": {"mark", status.Unknown, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			now := time.Now()
+			r.now = func() time.Time { return now }
+			r.faults.failOnce(c.step, false)
+			first, err := r.Send(t.Context(), example, IdempotencyKey("k"), ValidFor(time.Minute))
+			id := first.ID
+			if c.step != "mark" {
+				id = wantUnavailable(t, err).ID
+			} else if err != nil {
+				t.Fatal(err)
+			}
+			switch c.end {
+			case "":
+			case status.Expired:
+				seed := r.record(id)
+				if err := r.store.Move(t.Context(), status.Move{ID: id, Seed: &seed, To: status.Expired, Now: now}); err != nil {
+					t.Fatal(err)
+				}
+			default:
+				r.finish(id, c.end)
+			}
+			now = now.Add(time.Hour)
+			again := r.send(IdempotencyKey("k"), ValidFor(time.Minute))
+			if !c.fresh {
+				if again.ID != id || again.State != c.end || !again.Repeated {
+					t.Errorf("Send = %+v, want the first message, %s", again, c.end)
+				}
+				return
+			}
+			if again.ID == id || again.State != status.Queued || !again.NotAfter.After(now) || again.Repeated {
+				t.Errorf("Send = %+v, want a new message with a deadline after %v", again, now)
+			}
+			task, record := r.message(again.ID, tasks.Interactive).NotAfter, r.record(again.ID).NotAfter
+			if !task.Equal(again.NotAfter) || !record.Equal(again.NotAfter) {
+				t.Errorf("deadlines: task %v, record %v, receipt %v; want one", task, record, again.NotAfter)
+			}
+			if third := r.send(IdempotencyKey("k")); third.ID != again.ID || !third.Repeated {
+				t.Errorf("a third Send = %+v, want the second's message, repeated", third)
+			}
+		})
 	}
 }
 

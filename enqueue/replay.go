@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/otpq/otpq/providers"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/tasks"
 )
@@ -42,15 +44,17 @@ func (c *Client) Replay(ctx context.Context, id string, opts ...Option) (Receipt
 
 	// The new id is settled in Redis first: whoever replays this letter, now
 	// or after a crash, queues the same message.
-	if m.ID, err = c.store.MarkReplayed(ctx, id, own); err != nil {
+	if m.ID, err = c.store.MarkReplayed(ctx, id, own, ""); err != nil {
 		return Receipt{}, err
 	}
 	if m.ID != own {
-		if err := c.resume(ctx, &m); err != nil {
+		if err := c.resume(ctx, &m, own); err != nil {
 			return Receipt{}, err
 		}
 	}
-	if err := c.submit(ctx, m, dead.Recipient, o.at); err != nil {
+	record := status.NewRecord(m, dead.Recipient)
+	record.PossibleDuplicate = maybeSent(dead.Record)
+	if err := c.submit(ctx, m, record, o.at); err != nil {
 		return Receipt{}, err
 	}
 	if err := c.store.DropDead(ctx, m.Provider, id); err != nil {
@@ -62,21 +66,28 @@ func (c *Client) Replay(ctx context.Context, id string, opts ...Option) (Receipt
 	return Receipt{ID: m.ID, State: status.Queued, NotAfter: m.NotAfter}, nil
 }
 
+// maybeSent reports whether the provider may have acted on a dead letter: then
+// its replay may be a second code.
+func maybeSent(r status.Record) bool {
+	return r.State == status.Unknown || r.PossibleDuplicate ||
+		slices.ContainsFunc(r.Attempts, func(a status.Attempt) bool { return a.Outcome == providers.Ambiguous.String() })
+}
+
 // resume makes m agree with the record that an earlier replay wrote before it
-// died, so that record and task tell the same deadline. A deadline that passed
-// meanwhile is not kept: the letter would expire instead of being sent.
-func (c *Client) resume(ctx context.Context, m *tasks.Message) error {
+// died, so that record and task tell the same deadline. When that one has passed
+// and nothing was sent, the letter is replayed as own instead.
+func (c *Client) resume(ctx context.Context, m *tasks.Message, own string) error {
 	r, err := c.store.Get(ctx, m.ID)
-	if errors.Is(err, status.ErrNotFound) {
+	switch {
+	case errors.Is(err, status.ErrNotFound):
 		return nil
-	}
-	if err != nil {
+	case err != nil:
 		return &UnavailableError{ID: m.ID, Err: err}
+	case !r.NotAfter.After(m.CreatedAt) && neverSent(r):
+		m.ID, err = c.store.MarkReplayed(ctx, m.ReplayOf, own, m.ID)
+		return err
 	}
-	m.Lane, m.Campaign = r.Lane, r.Campaign
-	if r.NotAfter.After(m.CreatedAt) {
-		m.CreatedAt, m.NotAfter = r.CreatedAt, r.NotAfter
-	}
+	m.Lane, m.Campaign, m.CreatedAt, m.NotAfter = r.Lane, r.Campaign, r.CreatedAt, r.NotAfter
 	return nil
 }
 

@@ -157,10 +157,11 @@ func (s *Redis) DeadLetter(ctx context.Context, id string) (DeadLetter, error) {
 
 // MarkReplayed notes that a dead letter lives on as the message newID and
 // returns the id it lives on as: an earlier replay's, when there was one that
-// may not have come to its end. It fails like [Redis.DeadLetter].
-func (s *Redis) MarkReplayed(ctx context.Context, id, newID string) (string, error) {
+// may not have come to its end and is not the one to replace. It fails like
+// [Redis.DeadLetter].
+func (s *Redis) MarkReplayed(ctx context.Context, id, newID, replace string) (string, error) {
 	dead := stateSet([]State{Rejected, Exhausted, Unknown})
-	reply, err := replayedScript.Run(ctx, s.rdb, []string{recordKey(id)}, newID, dead).StringSlice()
+	reply, err := replayedScript.Run(ctx, s.rdb, []string{recordKey(id)}, newID, dead, replace).StringSlice()
 	if err != nil {
 		return "", fmt.Errorf("mark dead letter as replayed: %w", err)
 	}

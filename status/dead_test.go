@@ -220,7 +220,7 @@ func TestDeadLetterSaysWhyThereIsNone(t *testing.T) {
 		both := func(t *testing.T, id string) [2]error {
 			t.Helper()
 			_, one := s.DeadLetter(t.Context(), id)
-			_, two := s.MarkReplayed(t.Context(), id, "new")
+			_, two := s.MarkReplayed(t.Context(), id, "new", "")
 			return [2]error{one, two}
 		}
 		for _, err := range both(t, tasks.NewID()) {
@@ -267,7 +267,7 @@ func TestADeadLetterIsReplayedOnce(t *testing.T) {
 		for i := range replayers {
 			wg.Go(func() {
 				var err error
-				if answers[i], err = s.MarkReplayed(t.Context(), id, fmt.Sprint("new", i)); err != nil {
+				if answers[i], err = s.MarkReplayed(t.Context(), id, fmt.Sprint("new", i), ""); err != nil {
 					t.Errorf("MarkReplayed() = %v", err)
 				}
 			})
@@ -289,7 +289,7 @@ func TestADeadLetterIsReplayedOnce(t *testing.T) {
 		}
 		must(t, s.DropDead(t.Context(), "kinpos", id))
 		must(t, s.DropDead(t.Context(), "kinpos", id))
-		if again, err := s.MarkReplayed(t.Context(), id, "another"); err != nil || again != answers[0] {
+		if again, err := s.MarkReplayed(t.Context(), id, "another", ""); err != nil || again != answers[0] {
 			t.Errorf("MarkReplayed() after the end of a replay = %q, %v; want %s", again, err, answers[0])
 		}
 		if ids := deadIDs(t, s, "kinpos", status.DeadFilter{}); len(ids) != 0 {

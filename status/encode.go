@@ -23,6 +23,9 @@ func seedFields(r Record) []any {
 	if r.Reason != "" {
 		fields = append(fields, "reason", r.Reason)
 	}
+	if r.PossibleDuplicate {
+		fields = append(fields, "duplicate", 1)
+	}
 	if r.Campaign != "" {
 		fields = append(fields, "campaign", r.Campaign)
 	}

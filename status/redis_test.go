@@ -271,7 +271,7 @@ func everyCall(s *status.Redis) map[string]func(context.Context) error {
 			return last
 		},
 		"DeadLetter":   func(ctx context.Context) error { _, err := s.DeadLetter(ctx, r.ID); return err },
-		"MarkReplayed": func(ctx context.Context) error { _, err := s.MarkReplayed(ctx, r.ID, "new"); return err },
+		"MarkReplayed": func(ctx context.Context) error { _, err := s.MarkReplayed(ctx, r.ID, "new", ""); return err },
 		"DropDead":     func(ctx context.Context) error { return s.DropDead(ctx, "kinpos", r.ID) },
 	}
 }

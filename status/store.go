@@ -118,6 +118,12 @@ type Finish struct {
 	Now     time.Time
 }
 
+// Cancel takes a message back. It fails with a [RefusedError] when a worker has
+// it already or it has come to its end, and with [ErrNotFound].
+func Cancel(ctx context.Context, s Store, id string, now time.Time) error {
+	return s.Move(ctx, Move{ID: id, To: Canceled, Now: now})
+}
+
 // Move is a change without an attempt: a wait, an end, a cancellation.
 type Move struct {
 	ID string

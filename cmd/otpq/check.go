@@ -6,7 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/url"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -256,7 +256,11 @@ func (r *report) providers(ctx context.Context, cfg config.Config) {
 	for _, p := range on {
 		def, _ := all.ByName(p.Name)
 		base := cfg.Providers[p.Name].URL(def)
-		if err := reach(ctx, base); err != nil {
+		via, err := reach(ctx, base)
+		if via != "" {
+			base += ", through the proxy " + via + ","
+		}
+		if err != nil {
 			r.fail(p.Name, fmt.Sprintf("%s cannot be reached: %v", base, err), "check providers."+p.Name+".base_url, DNS, firewall and proxy")
 		} else {
 			r.ok(p.Name, "%s can be reached", base)
@@ -264,26 +268,36 @@ func (r *report) providers(ctx context.Context, cfg config.Config) {
 	}
 }
 
-// reach connects to a base URL's host, with TLS where the URL says so.
-func reach(ctx context.Context, base string) error {
-	u, err := url.Parse(base)
+// reach connects to a base URL's host, with TLS where the URL says so, or to the
+// proxy that requests to it would take. via names that proxy.
+func reach(ctx context.Context, base string) (via string, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, base, nil)
 	if err != nil {
-		return err
+		return "", err
 	}
-	host, port := u.Hostname(), u.Port()
+	u := req.URL
+	proxy, err := http.ProxyFromEnvironment(req)
+	if err != nil {
+		return "", err
+	}
+	if proxy != nil {
+		u, via = proxy, proxy.Host
+	}
+	port := u.Port()
 	if port == "" {
-		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
+		port = map[string]string{"http": "80", "https": "443", "socks5": "1080"}[u.Scheme]
 	}
+	address := net.JoinHostPort(u.Hostname(), port)
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	var conn net.Conn
 	if u.Scheme == "https" {
-		conn, err = (&tls.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+		conn, err = (&tls.Dialer{}).DialContext(ctx, "tcp", address)
 	} else {
-		conn, err = (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+		conn, err = (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	}
 	if err != nil {
-		return err
+		return via, err
 	}
-	return conn.Close()
+	return via, conn.Close()
 }

@@ -172,7 +172,7 @@ type shownDeadLetter struct {
 }
 
 func (a *app) deadShowCommand() *cobra.Command {
-	var reveal bool
+	var inTheClear bool
 	cmd := &cobra.Command{
 		Use:   "show ID",
 		Short: "Show one dead letter",
@@ -190,29 +190,41 @@ func (a *app) deadShowCommand() *cobra.Command {
 				return deadError(ctx, store, err)
 			}
 			shown := shownDeadLetter{Record: d.Record}
-			if reveal {
+			if inTheClear {
 				ring, err := tasks.NewKeyring(keys(cfg)...)
 				if err != nil {
 					return err
 				}
-				m, err := tasks.Decode(ring, d.Payload)
-				if err != nil {
+				if shown.Request, err = reveal(ring, d.Payload); err != nil {
 					return fmt.Errorf("the request cannot be revealed: %w", err)
 				}
-				shown.Request = m.Request
 			}
 			if a.json {
 				return a.printJSON(shown)
 			}
 			a.printRecord(d.Record)
-			if reveal {
+			if inTheClear {
 				fmt.Fprintf(a.out, "\nrequest  %s\n", shown.Request)
 			}
 			return nil
 		},
 	}
-	cmd.Flags().BoolVar(&reveal, "reveal", false, "show the request too, in the clear: it names a person; needs the sealing key")
+	cmd.Flags().BoolVar(&inTheClear, "reveal", false, "show the request too, in the clear: it names a person; needs the sealing key")
 	return cmd
+}
+
+// reveal opens a dead letter's payload. What was no message at all is shown as a
+// JSON string.
+func reveal(ring *tasks.Keyring, payload []byte) (json.RawMessage, error) {
+	m, err := tasks.Decode(ring, payload)
+	if err == nil {
+		return m.Request, nil
+	}
+	raw, notQuarantined := tasks.Release(ring, payload)
+	if notQuarantined != nil {
+		return nil, err
+	}
+	return json.Marshal(string(raw))
 }
 
 // deadError says in words why a message is no dead letter.

@@ -132,6 +132,23 @@ func TestDeadShowRevealsOnlyWhenAsked(t *testing.T) {
 		t.Errorf("request = %s, want %s", revealed.Request, request)
 	}
 
+	// What is no message at all is kept sealed too, and shown as it came.
+	ring, err := tasks.NewKeyring(r.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealed, err := tasks.Quarantine(ring, "poison", []byte("no \"JSON\""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed := r.record(ids[1])
+	seed.ID, seed.State = "poison", status.Queued
+	if err := r.store.Move(t.Context(), status.Move{ID: "poison", Seed: &seed, Provider: "unimedbh", To: status.Rejected, Payload: sealed, Now: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	r.otpq("dead", "show", "poison", "--reveal").want(t, exitDone).wantOut(t, `"no \"JSON\""`)
+	r.otpq("dead", "replay", "poison").want(t, exitFailed).wantOut(t, "cannot be replayed")
+
 	// Without the key, and with another one.
 	noKey := []string{"OTPQ_REDIS_URL=" + r.redis.URL()}
 	otpq(t, noKey, "", "dead", "show", ids[1]).want(t, exitDone)

@@ -13,15 +13,18 @@ import (
 
 	"github.com/alicebob/miniredis/v2"
 	"github.com/goccy/go-yaml"
+	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
+	"github.com/otpq/otpq/internal/backlog"
 	"github.com/otpq/otpq/internal/config"
 	"github.com/otpq/otpq/internal/redisconn"
 	"github.com/otpq/otpq/internal/secret"
 	"github.com/otpq/otpq/providers/all"
 	"github.com/otpq/otpq/providers/sandbox"
 	"github.com/otpq/otpq/tasks"
+	"github.com/otpq/otpq/worker"
 )
 
 func (a *app) devCommand() *cobra.Command {
@@ -132,6 +135,31 @@ func (d *dev) findRedis(ctx context.Context) error {
 	defer cancel()
 	if err := rdb.Ping(ctx).Err(); err != nil {
 		return fmt.Errorf("--redis: %s does not answer: %w", redisconn.Describe(d.redisURL), err)
+	}
+	return d.refuseUsed(ctx, rdb)
+}
+
+// refuseUsed keeps dev off a Redis that others work with: its worker would hand
+// their messages to the sandbox, and tell their apps that the codes are out.
+func (d *dev) refuseUsed(ctx context.Context, rdb redis.UniversalClient) error {
+	const instead = "; dev would hand its messages to the sandbox: use an empty database"
+	workers, err := worker.Workers(ctx, rdb)
+	if err != nil {
+		return err
+	}
+	if len(workers) > 0 {
+		return fmt.Errorf("--redis: %s has a worker already%s", redisconn.Describe(d.redisURL), instead)
+	}
+	for _, def := range all.All() {
+		for _, lane := range tasks.Lanes() {
+			waiting, err := backlog.Read(ctx, rdb, def.Name, lane, time.Now())
+			if err != nil {
+				return err
+			}
+			if waiting.Pending+waiting.Active+waiting.Deferred+waiting.Scheduled > 0 {
+				return fmt.Errorf("--redis: %s has messages queued for %s%s", redisconn.Describe(d.redisURL), def.Name, instead)
+			}
+		}
 	}
 	return nil
 }

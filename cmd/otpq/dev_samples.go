@@ -23,11 +23,9 @@ type sample struct {
 	provider string
 	request  string // JSON; empty means the page's own example
 	opts     []enqueue.Option
-	// fault holds while the message's first attempt is made; the samples of a
-	// provider are sent one after the other, so it hits no other.
-	fault sandbox.Fault
-	// stays keeps the fault to the message's end.
-	stays  bool
+	// fault holds to the message's end; the samples of a provider are sent one
+	// after the other, so it hits no other.
+	fault  sandbox.Fault
 	cancel bool
 
 	record status.Record
@@ -48,17 +46,19 @@ func newSamples(client *enqueue.Client, server *sandbox.Server) *samples {
 	return &samples{client: client, server: server, changed: make(chan struct{}, 1), list: []*sample{
 		{what: "all is well", provider: "medsenior"},
 		{what: "the provider fails once (500)", provider: "medsenior", fault: sandbox.Fault{FailNext: 1}},
+		{what: "the provider fails, as often as is tried", provider: "medsenior", fault: sandbox.Fault{ErrorRate: 1},
+			opts: []enqueue.Option{enqueue.MaxAttempts(2)}},
 		{what: "canceled before it is due", provider: "medsenior", cancel: true,
 			opts: []enqueue.Option{enqueue.At(time.Now().Add(time.Hour))}},
 		{what: "all is well", provider: "unimedbh"},
 		{what: "a recipient the provider does not know", provider: "unimedbh",
 			request: `{"username":"desconhecido@example.com","type":"EMAIL"}`},
 		{what: "down for longer than the 1 s it is valid", provider: "unimedbh",
-			fault: sandbox.Fault{ErrorRate: 1, ErrorStatus: 503}, stays: true,
-			opts: []enqueue.Option{enqueue.ValidFor(time.Second)}},
+			fault: sandbox.Fault{ErrorRate: 1, ErrorStatus: 503},
+			opts:  []enqueue.Option{enqueue.ValidFor(time.Second)}},
 		{what: "all is well", provider: "kinpos"},
-		{what: "the reply is cut off, so nobody knows", provider: "kinpos", fault: sandbox.Fault{CutRate: 1}},
-		{what: "a captive portal answers 200 with HTML", provider: "kinpos", fault: sandbox.Fault{GarbageRate: 1}, stays: true},
+		{what: "the reply is cut off, so nobody knows", provider: "kinpos", fault: sandbox.Fault{CutNext: 1}},
+		{what: "a captive portal answers 200 with HTML", provider: "kinpos", fault: sandbox.Fault{GarbageRate: 1}},
 	}}
 }
 
@@ -106,13 +106,11 @@ func (s *samples) send(ctx context.Context, sm *sample) error {
 			return err
 		}
 	}
-	return follow(ctx, s.client.Status, receipt.ID, func(r status.Record) error {
+	err = follow(ctx, s.client.Status, receipt.ID, func(r status.Record) error {
 		s.update(func() { sm.record = r })
-		if len(r.Attempts) > 0 && r.State != status.Sending && (!sm.stays || r.State.Terminal()) {
-			return s.server.SetFault(sm.provider, sandbox.Fault{})
-		}
 		return nil
 	})
+	return errors.Join(err, s.server.SetFault(sm.provider, sandbox.Fault{}))
 }
 
 // sendWhenUp sends as an app should: with a short time limit, and again under

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/rand"
+	"encoding/hex"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -39,6 +41,14 @@ func (a *app) versionCommand() *cobra.Command {
 	}
 }
 
+// newKeyID names a key for its month. Two keys of one month must not share a name:
+// whoever has the wrong one of them could not tell.
+func newKeyID() string {
+	var suffix [2]byte
+	_, _ = rand.Read(suffix[:]) // never fails: crypto/rand ends the process instead
+	return time.Now().Format("2006-01-") + hex.EncodeToString(suffix[:])
+}
+
 func (a *app) keygenCommand() *cobra.Command {
 	var id string
 	cmd := &cobra.Command{
@@ -62,6 +72,6 @@ func (a *app) keygenCommand() *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().StringVar(&id, "id", time.Now().Format("2006-01"), "`NAME` of the key, visible in every message")
+	cmd.Flags().StringVar(&id, "id", newKeyID(), "`NAME` of the key, visible in every message")
 	return cmd
 }

@@ -9,15 +9,16 @@ import (
 )
 
 func TestKeygenPrintsALineForTheConfiguration(t *testing.T) {
-	res := otpq(t, nil, "", "keygen").want(t, exitDone, "keys:", "OTPQ_KEYS='"+time.Now().Format("2006-01")+":SECRET'")
+	res := otpq(t, nil, "", "keygen").want(t, exitDone, "keys:", "OTPQ_KEYS='"+time.Now().Format("2006-01-"), ":SECRET'")
 	if strings.Count(res.out, "\n") != 1 || strings.Contains(res.err, "secret:") {
 		t.Errorf("stdout %q, stderr %q; want one line on stdout, and the secret nowhere else", res.out, res.err)
 	}
 	r := newRig(t)
 	file := writeFile(t, "redis: {url: "+r.redis.URL()+"}\nkeys:\n  "+res.out)
 	otpq(t, nil, "", "send", "unimedbh", request, "--config", file).want(t, exitDone)
-	if other := otpq(t, nil, "", "keygen"); other.out == res.out {
-		t.Error("two keys are the same")
+	other := otpq(t, nil, "", "keygen")
+	if idOf, otherID := strings.Split(res.out, `"`)[1], strings.Split(other.out, `"`)[1]; idOf == otherID || other.out == res.out {
+		t.Errorf("two keys have one name: %s", idOf)
 	}
 }
 

@@ -55,8 +55,8 @@ func (a *app) statusCommand() *cobra.Command {
 const followInterval = 100 * time.Millisecond
 
 // overdue is how long after its deadline a message is at its end when a worker
-// lives: an attempt that began just before it, and its account.
-const overdue = tasks.TaskTimeout + 5*time.Second
+// lives. A task whose worker was killed comes back only after two minutes.
+const overdue = 120*time.Second + tasks.TaskTimeout
 
 // follow calls seen with the record now and at each change, until the message
 // has come to its end. A Redis that is away for a moment does not end it; a
@@ -106,7 +106,7 @@ func (a *app) cancelCommand() *cobra.Command {
 			defer rdb.Close()
 			ctx, cancel := withTimeout(cmd.Context())
 			defer cancel()
-			if err := store.Move(ctx, status.Move{ID: args[0], To: status.Canceled, Now: time.Now()}); err != nil {
+			if err := status.Cancel(ctx, store, args[0], time.Now()); err != nil {
 				return err
 			}
 			if a.json {

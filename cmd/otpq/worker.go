@@ -71,6 +71,10 @@ func runWorker(ctx context.Context, cfg config.Config, log zerolog.Logger) error
 	}
 	defer stopAdmin()
 	if err := startWorker(ctx, w, log); err != nil {
+		if ctx.Err() != nil {
+			log.Info().Msg("stopped before redis answered")
+			return nil
+		}
 		return err
 	}
 	names := make([]string, 0, len(on))
@@ -107,7 +111,7 @@ func startWorker(ctx context.Context, w *worker.Worker, log zerolog.Logger) erro
 		case err == nil:
 			return nil
 		case ctx.Err() != nil:
-			return errors.New("interrupted before Redis answered")
+			return ctx.Err()
 		case !errors.Is(err, worker.ErrNoRedis):
 			return err
 		}

@@ -438,7 +438,8 @@ func fullBacklog(t *testing.T) string {
 
 func TestGoRedisLogsGoToOurLog(t *testing.T) {
 	var out bytes.Buffer
-	adapter{zerolog.New(&out)}.Printf(t.Context(), "redis: connection %s: lost\n", "pool")
+	LogTo(zerolog.New(&out))
+	adapter{}.Printf(t.Context(), "redis: connection %s: lost\n", "pool")
 	want := `{"level":"warn","component":"redis","message":"connection pool: lost"}` + "\n"
 	if out.String() != want {
 		t.Errorf("logged %s, want %s", out.String(), want)

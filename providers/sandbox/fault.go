@@ -29,7 +29,7 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil
 // A request meets the faults in this order: hang, fail_next, rate_limit and
 // rate_limited_rate, token and unauthorized_after, error_rate, garbage_rate;
 // none of them lets the provider act. Then the provider acts, if the request is
-// a good one, and then come cut_rate and latency: a slow vendor acts whether
+// a good one, and then come cut_rate, cut_next and latency: a slow vendor acts whether
 // its client still waits or not. Latency delays every reply, faults included.
 type Fault struct {
 	Latency           Duration    `json:"latency,omitzero"`
@@ -42,6 +42,7 @@ type Fault struct {
 	HangRate          float64     `json:"hang_rate,omitzero"`
 	HangFor           Duration    `json:"hang_for,omitzero"`
 	CutRate           float64     `json:"cut_rate,omitzero"`
+	CutNext           int         `json:"cut_next,omitzero"`
 	GarbageRate       float64     `json:"garbage_rate,omitzero"`
 	Token             secret.Text `json:"token,omitzero"`
 	UnauthorizedAfter int         `json:"unauthorized_after,omitzero"`
@@ -77,6 +78,7 @@ var knobs = []knob{
 	{"hang_rate", "this share of requests is not answered", rate(func(f *Fault) *float64 { return &f.HangRate })},
 	{"hang_for", "until the connection is closed (5m)", duration(func(f *Fault) *Duration { return &f.HangFor })},
 	{"cut_rate", "this share is acted on and the connection closed with no reply", rate(func(f *Fault) *float64 { return &f.CutRate })},
+	{"cut_next", "this many are acted on and the connection closed with no reply, then no more", count(func(f *Fault) *int { return &f.CutNext })},
 	{"garbage_rate", "this share gets an HTML page with status 200", rate(func(f *Fault) *float64 { return &f.GarbageRate })},
 	{"token", "requests with another bearer token get 401", token},
 	{"unauthorized_after", "after this many good requests the rest get 401, until set again", count(func(f *Fault) *int { return &f.UnauthorizedAfter })},

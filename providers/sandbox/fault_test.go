@@ -14,12 +14,12 @@ import (
 func TestParseFaultReadsEveryFault(t *testing.T) {
 	// Every fault with a value of its own, so that none can be set in another's place.
 	const flag = "medsenior: latency=200ms, jitter=50ms,error_rate=0.1,error_status=503,error_body={},fail_next=2,hang," +
-		"hang_rate=0.2,hang_for=1m,cut_rate=0.3,garbage_rate=0.4,token=a=b,unauthorized_after=3,rate_limit=4,rate_limited_rate=0.5,retry_after=7s"
+		"hang_rate=0.2,hang_for=1m,cut_rate=0.3,cut_next=5,garbage_rate=0.4,token=a=b,unauthorized_after=3,rate_limit=4,rate_limited_rate=0.5,retry_after=7s"
 	want := Fault{
 		Latency: Duration(200 * time.Millisecond), Jitter: Duration(50 * time.Millisecond),
 		ErrorRate: 0.1, ErrorStatus: 503, ErrorBody: "{}", FailNext: 2,
 		Hang: true, HangRate: 0.2, HangFor: Duration(time.Minute),
-		CutRate: 0.3, GarbageRate: 0.4, Token: "a=b", UnauthorizedAfter: 3,
+		CutRate: 0.3, CutNext: 5, GarbageRate: 0.4, Token: "a=b", UnauthorizedAfter: 3,
 		RateLimit: 4, RateLimitedRate: 0.5, RetryAfter: Duration(7 * time.Second),
 	}
 	provider, got, err := ParseFault(flag)

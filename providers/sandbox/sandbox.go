@@ -298,7 +298,8 @@ func (p *provider) decide(r *http.Request) (d decision) {
 		// Taken before the provider answers, so that of concurrent requests no
 		// more than unauthorized_after are good; giveBack undoes it.
 		p.good++
-		d.cut = cut
+		d.cut = cut || f.CutNext > 0
+		p.fault.CutNext = max(0, f.CutNext-1)
 	}
 	return d
 }

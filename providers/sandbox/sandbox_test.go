@@ -283,6 +283,25 @@ func TestCutActsAndClosesWithoutAReply(t *testing.T) {
 	wantCounts(t, s, "one", Counts{Received: 1, Acted: 1, Cut: 1})
 }
 
+func TestCutNextCutsSoManyAndNoMore(t *testing.T) {
+	s, base := serveOn(t, Options{})
+	mustSet(t, s, "one", Fault{CutNext: 2})
+	for n := range 3 {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"/one/x", strings.NewReader("ok"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultTransport.RoundTrip(req)
+		if err == nil {
+			resp.Body.Close()
+		}
+		if cut := err != nil; cut != (n < 2) {
+			t.Errorf("request %d was cut: %v", n+1, cut)
+		}
+	}
+	wantCounts(t, s, "one", Counts{Received: 3, Acted: 3, Cut: 2, ByStatus: map[int]int{200: 1}})
+}
+
 func TestHangNeverAnswersAndEndsWithItsClient(t *testing.T) {
 	for name, f := range map[string]Fault{"hang": {Hang: true}, "hang_rate": {HangRate: 1}} {
 		t.Run(name, func(t *testing.T) {
