@@ -27,7 +27,7 @@ import (
 type toy struct {
 	client   *vendorhttp.Client
 	settings providers.Settings
-	flaw     func(t *toy, ctx context.Context, r toyRequest) (providers.Outcome, bool)
+	flaw     func(ctx context.Context, t *toy, r toyRequest) (providers.Outcome, bool)
 	classify func(vendorhttp.Reply) providers.Outcome
 }
 
@@ -54,7 +54,7 @@ func (t *toy) Send(ctx context.Context, r providers.Request) providers.Outcome {
 		return providers.Reject(providers.ReasonInvalidRequest, errors.New("want a toy request"))
 	}
 	if t.flaw != nil {
-		if out, ok := t.flaw(t, ctx, req); ok {
+		if out, ok := t.flaw(ctx, t, req); ok {
 			return out
 		}
 	}
@@ -125,7 +125,7 @@ func TestASoundProviderKeepsEveryRule(t *testing.T) {
 }
 
 // naive is a client as it is often written.
-func naive(t *toy, ctx context.Context, r toyRequest) (providers.Outcome, bool) {
+func naive(ctx context.Context, t *toy, r toyRequest) (providers.Outcome, bool) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.settings.BaseURL+"/send/"+r.To, strings.NewReader(r.To))
 	if err != nil {
 		return providers.Retry(providers.ReasonConnection, 0, err), true
@@ -172,7 +172,7 @@ func TestEachFlawBreaksItsRule(t *testing.T) {
 		},
 		"a client that tries again": {
 			func(t *toy) {
-				t.flaw = func(t *toy, ctx context.Context, r toyRequest) (providers.Outcome, bool) {
+				t.flaw = func(ctx context.Context, t *toy, r toyRequest) (providers.Outcome, bool) {
 					out := t.post(ctx, r)
 					if out.Kind == providers.RetryLater {
 						out = t.post(ctx, r)
@@ -188,7 +188,7 @@ func TestEachFlawBreaksItsRule(t *testing.T) {
 		},
 		"a client that is deaf to its context": {
 			func(t *toy) {
-				t.flaw = func(t *toy, ctx context.Context, r toyRequest) (providers.Outcome, bool) {
+				t.flaw = func(ctx context.Context, t *toy, r toyRequest) (providers.Outcome, bool) {
 					return t.post(context.WithoutCancel(ctx), r), true
 				}
 			},
@@ -207,7 +207,7 @@ func TestEachFlawBreaksItsRule(t *testing.T) {
 		},
 		"a client that doubles every request": {
 			func(t *toy) {
-				t.flaw = func(t *toy, ctx context.Context, r toyRequest) (providers.Outcome, bool) {
+				t.flaw = func(ctx context.Context, t *toy, r toyRequest) (providers.Outcome, bool) {
 					if r.To == "" {
 						return providers.Outcome{}, false
 					}
