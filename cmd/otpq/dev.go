@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -168,10 +169,14 @@ func (d *dev) refuseUsed(ctx context.Context, rdb redis.UniversalClient) error {
 // pass only when it is told how much time did.
 func (d *dev) startRedis(ctx context.Context) error {
 	m := miniredis.NewMiniRedis()
+	// Its port was another's a moment ago: a stray client of that one must not
+	// take part here.
+	password := rand.Text()
+	m.RequireAuth(password)
 	if err := m.Start(); err != nil {
 		return fmt.Errorf("start the embedded Redis: %w", err)
 	}
-	d.redisURL = "redis://" + m.Addr() + "/0"
+	d.redisURL = "redis://:" + password + "@" + m.Addr() + "/0"
 	moving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
 	wg.Go(func() {
