@@ -64,11 +64,8 @@ func New(s providers.Settings) (providers.Provider, error) {
 
 // Send implements [providers.Provider]. r is a [Request].
 func (p *provider) Send(ctx context.Context, r providers.Request) providers.Outcome {
-	req, ok := r.(Request)
-	if !ok {
-		return providers.Reject(providers.ReasonInvalidRequest, fmt.Errorf("want a kinpos.Request, got %T", r))
-	}
-	if err := req.Validate(); err != nil {
+	req, err := vendorhttp.Take[Request](r)
+	if err != nil {
 		return providers.Reject(providers.ReasonInvalidRequest, err)
 	}
 	call := vendorhttp.Call{

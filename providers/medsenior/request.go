@@ -2,8 +2,6 @@ package medsenior
 
 import (
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/otpq/otpq/providers"
 	"github.com/otpq/otpq/providers/internal/mask"
@@ -45,8 +43,8 @@ func (r Request) Validate() error {
 		errs.Add("emailId", "is required unless celularId is given")
 		errs.Add("celularId", "is required unless emailId is given")
 	}
-	checkID(&errs, "emailId", r.EmailID)
-	checkID(&errs, "celularId", r.CelularID)
+	errs.CheckText("emailId", r.EmailID, maxID)
+	errs.CheckText("celularId", r.CelularID, maxID)
 	switch {
 	case r.CPF == "":
 		errs.Add("cpf", "is required")
@@ -57,20 +55,6 @@ func (r Request) Validate() error {
 		errs.Add("primeiroAcesso", "is required: true or false")
 	}
 	return errs.OrNil()
-}
-
-func checkID(errs *providers.FieldErrors, field, id string) {
-	switch {
-	case id == "":
-	case !utf8.ValidString(id):
-		errs.Add(field, "is not valid UTF-8")
-	case strings.TrimSpace(id) == "":
-		errs.Add(field, "must not be blank")
-	case utf8.RuneCountInString(id) > maxID:
-		errs.Add(field, "must have at most %d characters", maxID)
-	case strings.ContainsFunc(id, unicode.IsControl):
-		errs.Add(field, "must not hold control characters")
-	}
 }
 
 // MaskedRecipient implements [providers.Request].

@@ -1,10 +1,6 @@
 package unimedbh
 
 import (
-	"strings"
-	"unicode"
-	"unicode/utf8"
-
 	"github.com/otpq/otpq/providers"
 	"github.com/otpq/otpq/providers/internal/mask"
 	"github.com/otpq/otpq/providers/internal/strictjson"
@@ -43,18 +39,10 @@ func (r Request) Validate() error {
 }
 
 func check(errs *providers.FieldErrors, field, value string, longest int) {
-	switch {
-	case value == "":
+	if value == "" {
 		errs.Add(field, "is required")
-	case !utf8.ValidString(value):
-		errs.Add(field, "is not valid UTF-8")
-	case strings.TrimSpace(value) == "":
-		errs.Add(field, "must not be blank")
-	case utf8.RuneCountInString(value) > longest:
-		errs.Add(field, "must have at most %d characters", longest)
-	case strings.ContainsFunc(value, unicode.IsControl):
-		errs.Add(field, "must not hold control characters")
 	}
+	errs.CheckText(field, value, longest)
 }
 
 // MaskedRecipient implements [providers.Request].

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"net/http"
 	"time"
 
@@ -59,11 +58,8 @@ func New(s providers.Settings) (providers.Provider, error) {
 
 // Send implements [providers.Provider]. r is a [Request].
 func (p *provider) Send(ctx context.Context, r providers.Request) providers.Outcome {
-	req, ok := r.(Request)
-	if !ok {
-		return providers.Reject(providers.ReasonInvalidRequest, fmt.Errorf("want a unimedbh.Request, got %T", r))
-	}
-	if err := req.Validate(); err != nil {
+	req, err := vendorhttp.Take[Request](r)
+	if err != nil {
 		return providers.Reject(providers.ReasonInvalidRequest, err)
 	}
 	body, err := json.Marshal(req)

@@ -90,6 +90,15 @@ func baseURL(raw string) (string, error) {
 	return strings.TrimRight(u.String(), "/"), nil
 }
 
+// Take returns r as the vendor's own Request, when it is one and is valid.
+func Take[R providers.Request](r providers.Request) (R, error) {
+	req, ok := r.(R)
+	if !ok {
+		return req, fmt.Errorf("want a %T, got a %T", req, r)
+	}
+	return req, req.Validate()
+}
+
 // Post makes one request and says what became of it.
 func (c *Client) Post(ctx context.Context, call Call) providers.Outcome {
 	token, err := c.token.current()
