@@ -59,6 +59,7 @@ var layout = []folderRule{
 	{folder: "internal/redisconn", may: []string{"internal/secret"}},
 	// Not providers/all: main hands it the list.
 	{folder: "internal/config", may: []string{"internal/secret", "internal/redisconn", "tasks", "providers"}},
+	{folder: "internal/asynqredis"},
 	{folder: "internal/backlog", may: []string{"internal/secret", "internal/redisconn", "tasks", "status", "providers"}},
 	{folder: "internal/metrics", may: []string{"internal/secret", "internal/backlog", "tasks", "status", "providers"}},
 

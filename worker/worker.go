@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/otpq/otpq/internal/asynqredis"
 	"github.com/otpq/otpq/internal/metrics"
 	"github.com/otpq/otpq/providers"
 	"github.com/otpq/otpq/status"
@@ -37,7 +38,8 @@ type ProviderConfig struct {
 // Config is what a Worker is made from.
 type Config struct {
 	// Redis is shared by all lanes and must outlive the Worker: close it after
-	// Shutdown has returned, because asynq panics otherwise.
+	// Shutdown has returned, because asynq panics otherwise. New puts a hook on
+	// it, so give each Worker a client of its own.
 	Redis redis.UniversalClient
 	Keys  *tasks.Keyring
 	// Store keeps the status records.
@@ -91,6 +93,7 @@ func New(cfg Config) (*Worker, error) {
 	if cfg.Metrics == nil {
 		cfg.Metrics = metrics.NewWorker(nil)
 	}
+	cfg.Redis.AddHook(&asynqredis.Hook{})
 	w := &Worker{cfg: cfg, presence: newPresence(cfg.Redis, uuid.NewString(), cfg.Log), results: newResults()}
 	for _, p := range cfg.Providers {
 		w.addProvider(p)
