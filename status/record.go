@@ -37,9 +37,10 @@ const (
 // transitions is the whole state machine: from each state, where a message may
 // go. The store enforces it atomically in Redis. A terminal state leads nowhere,
 // with one exception: unknown says "maybe sent", and a late reply that says
-// accepted settles that.
+// accepted settles that. From queued and deferred, too, only a late reply leads to
+// accepted: its claim was taken over, or lost by Redis.
 var transitions = map[State][]State{
-	Queued:    {Sending, Deferred, Expired, Canceled, Rejected},
+	Queued:    {Sending, Deferred, Expired, Canceled, Rejected, Accepted},
 	Deferred:  {Sending, Deferred, Expired, Canceled, Rejected, Accepted},
 	Sending:   {Deferred, Accepted, Rejected, Exhausted, Unknown, Expired},
 	Unknown:   {Accepted},
@@ -54,6 +55,10 @@ var transitions = map[State][]State{
 func States() []State {
 	return []State{Queued, Sending, Deferred, Accepted, Rejected, Exhausted, Unknown, Expired, Canceled}
 }
+
+// ReasonMaybeSent is the reason of a message that expired, or was canceled, after
+// an attempt that the provider may have acted on: a code may be on its way.
+const ReasonMaybeSent = "maybe_sent"
 
 // CanBecome reports whether a message may go from s to next.
 func (s State) CanBecome(next State) bool { return slices.Contains(transitions[s], next) }

@@ -163,7 +163,7 @@ func TestTheStatesAndWhatTheyMean(t *testing.T) {
 // that a change of them is seen in two places.
 func TestTheStateMachineIsTheDesignedOne(t *testing.T) {
 	want := map[status.State][]status.State{
-		status.Queued:   {status.Sending, status.Deferred, status.Rejected, status.Expired, status.Canceled},
+		status.Queued:   {status.Sending, status.Deferred, status.Accepted, status.Rejected, status.Expired, status.Canceled},
 		status.Sending:  {status.Deferred, status.Accepted, status.Rejected, status.Exhausted, status.Unknown, status.Expired},
 		status.Deferred: {status.Sending, status.Deferred, status.Accepted, status.Rejected, status.Expired, status.Canceled},
 		status.Unknown:  {status.Accepted},

@@ -28,6 +28,7 @@ type pipeline struct {
 	limiter *limiter
 	breaker *breaker
 	results *results
+	memory  *memory
 	metrics *metrics.Worker
 	log     zerolog.Logger
 	now     func() time.Time
@@ -58,6 +59,10 @@ func (p *pipeline) steps() []step {
 // ProcessTask implements [asynq.Handler].
 func (p *pipeline) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	a := p.newAttempt(ctx, t)
+	if !p.memory.begin(a.taskID) {
+		return settle(again(ReasonBusy, p.now().Add(time.Second), nil))
+	}
+	defer p.memory.end(a.taskID)
 	v := p.run(ctx, a)      // decide what becomes of the message
 	v = p.record(ctx, a, v) // tell the status store
 	p.observe(a, v)         // tell the metrics and the log
@@ -202,6 +207,11 @@ func (p *pipeline) claim(ctx context.Context, a *attempt) *verdict {
 	a.claimed = c
 	switch c.Result {
 	case status.ClaimedNow:
+		if made, ok := p.memory.recall(a.message.ID, c.Attempt); ok {
+			// Redis has forgotten an attempt that was made.
+			a.sentAt, a.took = made.sentAt, made.took
+			return p.classify(a, made.outcome)
+		}
 		return nil
 	case status.ClaimAbandoned:
 		a.sentAt = c.StartedAt
@@ -230,6 +240,7 @@ func (p *pipeline) send(ctx context.Context, a *attempt) *verdict {
 
 	o := p.cfg.Provider.Send(ctx, a.request)
 	a.took = p.now().Sub(a.sentAt)
+	p.memory.remember(remembered{a.message.ID, a.claimed.Attempt, o, a.took, a.sentAt})
 	a.permit.report(o) // before classify, which asks how long the breaker is open
 	a.permit = nil
 	if o.Reason == providers.ReasonRateLimited {
@@ -318,7 +329,7 @@ func (p *pipeline) write(ctx context.Context, a *attempt, v *verdict) error {
 			Reason: string(v.reason), Next: v.next, Payload: a.payload, Now: p.now(),
 		})
 	}
-	return p.store.Finish(ctx, status.Finish{
+	finish := status.Finish{
 		ID: a.message.ID, Provider: p.cfg.Name, Token: a.token,
 		Attempt: status.Attempt{
 			Number: a.claimed.Attempt, StartedAt: a.sentAt, DurationMS: float64(a.took.Microseconds()) / 1000,
@@ -328,7 +339,15 @@ func (p *pipeline) write(ctx context.Context, a *attempt, v *verdict) error {
 		State: v.state, Reason: string(v.reason), Next: v.next,
 		Reference: v.outcome.Reference, CodeValid: v.outcome.ExpiresIn,
 		Payload: a.payload, Now: p.now(),
-	})
+	}
+	err := p.store.Finish(ctx, finish)
+	if errors.Is(err, status.ErrNotFound) { // Redis has lost the record
+		if err := p.store.Create(ctx, p.seed(a)); status.IsUnreachable(err) {
+			return err
+		}
+		err = p.store.Finish(ctx, finish)
+	}
+	return err
 }
 
 // seed is the record to write when the message has none.

@@ -63,6 +63,7 @@ type Worker struct {
 	handlers []*pipeline
 	presence *presence
 	results  *results
+	memory   *memory
 	stop     context.CancelFunc
 	running  sync.WaitGroup
 }
@@ -94,7 +95,7 @@ func New(cfg Config) (*Worker, error) {
 		cfg.Metrics = metrics.NewWorker(nil)
 	}
 	cfg.Redis.AddHook(&asynqredis.Hook{})
-	w := &Worker{cfg: cfg, presence: newPresence(cfg.Redis, uuid.NewString(), cfg.Log), results: newResults()}
+	w := &Worker{cfg: cfg, presence: newPresence(cfg.Redis, uuid.NewString(), cfg.Log), results: newResults(), memory: newMemory()}
 	for _, p := range cfg.Providers {
 		w.addProvider(p)
 	}
@@ -115,7 +116,7 @@ func (w *Worker) addProvider(cfg ProviderConfig) {
 		w.cfg.Metrics.Prepare(cfg.Name, string(lane), ends)
 		p := &pipeline{
 			cfg: cfg, lane: lane, keys: w.cfg.Keys, store: w.cfg.Store,
-			limiter: limiter, breaker: breaker, results: w.results, metrics: w.cfg.Metrics,
+			limiter: limiter, breaker: breaker, results: w.results, memory: w.memory, metrics: w.cfg.Metrics,
 			log: w.cfg.Log, now: time.Now,
 		}
 		w.handlers = append(w.handlers, p)

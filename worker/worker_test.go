@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/otpq/otpq/enqueue"
 	"github.com/otpq/otpq/providers"
@@ -500,6 +501,135 @@ func TestAResultOutlivesAnOutageOfRedis(t *testing.T) {
 	rec := r.awaitState(id, status.Accepted)
 	if n := len(f.requests()); n != 1 || rec.PossibleDuplicate || len(rec.Attempts) != 1 {
 		t.Errorf("%d requests, record %+v; want one and no duplicate", n, rec)
+	}
+}
+
+// forget sets a record back to what Redis had of it a moment ago, as one that
+// crashed under `appendfsync everysec` does.
+func (r *rig) forget(id string, then map[string]string) {
+	r.t.Helper()
+	_, err := r.rdb.TxPipelined(r.t.Context(), func(p redis.Pipeliner) error {
+		p.Del(r.t.Context(), "otpq:msg:"+id)
+		if len(then) > 0 {
+			p.HSet(r.t.Context(), "otpq:msg:"+id, then)
+		}
+		return nil
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) enqueueAgain(m tasks.Message) {
+	r.t.Helper()
+	task, err := tasks.NewTask(r.keyring(), m)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if _, err := asynq.NewClientFromRedisClient(r.rdb).Enqueue(task); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func TestAWorkerRemembersWhatRedisForgets(t *testing.T) {
+	newMessage := func() tasks.Message {
+		return tasks.Message{
+			ID: tasks.NewID(), Provider: "unimedbh", Lane: tasks.Interactive, CreatedAt: time.Now(), NotAfter: time.Now().Add(time.Minute),
+			Request: json.RawMessage(`{"username":"teste@gmail.com","type":"EMAIL"}`),
+		}
+	}
+	t.Run("an accepted message that comes back as queued is not sent again", func(t *testing.T) {
+		r := newRig(t)
+		f := always(accepted)
+		r.start(nil, f.config())
+		m := newMessage()
+		if err := r.store.Create(t.Context(), status.NewRecord(m, "x")); err != nil {
+			t.Fatal(err)
+		}
+		before := r.rdb.HGetAll(t.Context(), "otpq:msg:"+m.ID).Val()
+		r.enqueueAgain(m)
+		r.awaitState(m.ID, status.Accepted)
+		for _, then := range []map[string]string{before, nil} {
+			eventually(t, func() bool { return r.rdb.Exists(t.Context(), "asynq:{otpq:unimedbh:interactive}:t:"+m.ID).Val() == 0 }, func() string {
+				return "the task was never acknowledged"
+			})
+			r.forget(m.ID, then)
+			r.enqueueAgain(m)
+			eventually(t, func() bool {
+				rec, err := r.store.Get(t.Context(), m.ID)
+				return err == nil && rec.State == status.Accepted
+			}, func() string { return "the message is not accepted again" })
+		}
+		if n := len(f.requests()); n != 1 {
+			t.Errorf("%d requests for one message", n)
+		}
+	})
+	for name, whole := range map[string]bool{"its claim": false, "its whole record": true} {
+		t.Run("a result is written though "+name+" is gone", func(t *testing.T) {
+			r := newRig(t)
+			release := make(chan struct{})
+			f := &fake{send: func(context.Context, int) providers.Outcome { <-release; return accepted }}
+			id := r.send()
+			before := r.rdb.HGetAll(t.Context(), "otpq:msg:"+id).Val()
+			if whole {
+				before = nil
+			}
+			r.start(nil, f.config())
+			r.awaitState(id, status.Sending)
+			r.forget(id, before)
+			close(release)
+			eventually(t, func() bool {
+				rec, err := r.store.Get(t.Context(), id)
+				return err == nil && rec.State == status.Accepted && len(rec.Attempts) == 1
+			}, func() string { return "the result is lost" })
+		})
+	}
+	t.Run("a message in hand that comes back is not taken twice", func(t *testing.T) {
+		r := newRig(t)
+		release := make(chan struct{})
+		f := &fake{send: func(context.Context, int) providers.Outcome { <-release; return accepted }}
+		r.start(nil, f.config())
+		m := newMessage()
+		if err := r.store.Create(t.Context(), status.NewRecord(m, "x")); err != nil {
+			t.Fatal(err)
+		}
+		r.enqueueAgain(m)
+		r.awaitState(m.ID, status.Sending)
+		before := r.rdb.HGetAll(t.Context(), "otpq:msg:"+m.ID).Val()
+		delete(before, "claim")
+		before["state"] = "queued"
+		r.forget(m.ID, before)
+		r.rdb.Del(t.Context(), "asynq:{otpq:unimedbh:interactive}:t:"+m.ID)
+		r.enqueueAgain(m)
+		eventually(t, func() bool { return r.rdb.ZCard(t.Context(), "asynq:{otpq:unimedbh:interactive}:retry").Val() == 1 }, func() string {
+			return "the second task was not put off"
+		})
+		close(release)
+		r.await(m.ID, "was accepted", func(rec status.Record) bool { return rec.State == status.Accepted })
+		if n := len(f.requests()); n != 1 {
+			t.Errorf("%d requests for one message", n)
+		}
+	})
+}
+
+func TestMemoryIsBounded(t *testing.T) {
+	m := newMemory()
+	now := time.Now()
+	for n := range memorySize + 10 {
+		m.remember(remembered{id: fmt.Sprint(n), attempt: 1, sentAt: now})
+	}
+	if len(m.done) != memorySize || len(m.order) != memorySize {
+		t.Errorf("%d and %d attempts are remembered, want %d", len(m.done), len(m.order), memorySize)
+	}
+	m.remember(remembered{id: "late", attempt: 2, sentAt: now.Add(memorySpan + time.Second)})
+	if len(m.done) != 1 || len(m.order) != 1 {
+		t.Errorf("%d attempts are remembered after their time", len(m.done))
+	}
+	if _, ok := m.recall("late", 3); ok {
+		t.Error("an attempt that was never made is recalled")
+	}
+	if _, ok := m.recall("late", 1); !ok {
+		t.Error("an attempt that was made is not recalled")
 	}
 }
 

@@ -151,7 +151,7 @@ func (a *app) printDead(letters iter.Seq2[status.DeadLetter, error]) error {
 			return err
 		}
 		t.AppendRow(table.Row{
-			d.ID, d.Provider, a.paint(stateColour(d.State), string(d.State)), d.Reason, stamp(d.UpdatedAt), len(d.Attempts), d.Recipient,
+			printable(d.ID), d.Provider, a.paint(stateColour(d.State), string(d.State)), d.Reason, stamp(d.UpdatedAt), len(d.Attempts), d.Recipient,
 		})
 		if n++; n%page == 0 {
 			a.printTable(t)

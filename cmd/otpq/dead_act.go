@@ -119,7 +119,7 @@ func (a *app) printDeadAction(r deadAction) error {
 	if a.json {
 		return a.printJSON(r)
 	}
-	line := r.ID + " " + strings.ReplaceAll(r.Action, "_", " ")
+	line := printable(r.ID) + " " + strings.ReplaceAll(r.Action, "_", " ")
 	if r.NewID != "" {
 		line += " as " + r.NewID
 	}

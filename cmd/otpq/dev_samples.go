@@ -210,6 +210,8 @@ func (d *dev) drawTable() func([]sample) {
 	lines := 0
 	return func(list []sample) {
 		t := d.table("provider", "sample", "state")
+		// A line that wraps would be two, and the next table start too low.
+		t.Style().Size.WidthMax = terminalWidth(d.out)
 		for _, sm := range list {
 			state := "…"
 			if sm.record.ID != "" {

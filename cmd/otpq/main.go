@@ -63,7 +63,7 @@ func run(ctx context.Context, args []string, s streams, environ []string) int {
 	case errors.Is(err, errSilent):
 		return exitFailed
 	case errors.As(err, &usage):
-		fmt.Fprintf(s.err, "otpq: %v\n", err)
+		fmt.Fprintf(s.err, "otpq: %s\n", hidePersonal(err.Error(), args))
 		return exitUsage
 	default:
 		fmt.Fprintf(s.err, "otpq: %v%s\n", err, adviceFor(err))

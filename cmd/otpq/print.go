@@ -96,7 +96,7 @@ func (a *app) printRecord(r status.Record) {
 			t.AppendRow(table.Row{name, value})
 		}
 	}
-	row("id", r.ID)
+	row("id", printable(r.ID))
 	row("state", a.describe(r))
 	row("provider", r.Provider+", "+string(r.Lane))
 	row("recipient", r.Recipient)

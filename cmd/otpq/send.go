@@ -12,9 +12,11 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/otpq/otpq/enqueue"
+	"github.com/otpq/otpq/internal/config"
 	"github.com/otpq/otpq/providers/all"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/tasks"
+	"github.com/otpq/otpq/worker"
 )
 
 // maxRequest bounds a request from a file or a pipe; the largest documented one
@@ -63,7 +65,7 @@ func (a *app) sendCommand() *cobra.Command {
 				}
 				opts = append(opts, enqueue.At(when))
 			}
-			client, _, err := a.client()
+			client, cfg, err := a.client()
 			if err != nil {
 				return err
 			}
@@ -74,6 +76,7 @@ func (a *app) sendCommand() *cobra.Command {
 			if err != nil {
 				return sendError(err)
 			}
+			a.noteSent(ctx, cfg, def.Name, receipt)
 			if wait {
 				return a.waitFor(cmd.Context(), client, receipt)
 			}
@@ -127,6 +130,27 @@ func (a *app) readRequest(arg string) ([]byte, error) {
 		return nil, usagef("the request is longer than %d bytes", maxRequest)
 	}
 	return body, nil
+}
+
+// noteSent tells a person, beside the id, what they may not expect: that this is
+// an earlier message, or that nobody works on it.
+func (a *app) noteSent(ctx context.Context, cfg config.Config, provider string, r enqueue.Receipt) {
+	if r.Repeated {
+		fmt.Fprintf(a.err, "this key was used before: nothing was queued, and the id is the first message's (%s)\n", r.State)
+		return
+	}
+	rdb, err := openRedis(cfg, "otpq-cli", 0)
+	if err != nil {
+		return // the message is queued: that is what counts
+	}
+	defer rdb.Close()
+	workers, err := worker.Workers(ctx, rdb)
+	if err != nil || len(workers) == 0 {
+		return // they may come later
+	}
+	if sumBreakers(workers, provider).State == "unknown" {
+		fmt.Fprintf(a.err, "no running worker has %s on: the message waits for one; see `otpq providers`\n", provider)
+	}
 }
 
 func (a *app) printReceipt(r enqueue.Receipt) error {

@@ -112,8 +112,13 @@ func (a *app) cancelCommand() *cobra.Command {
 			if a.json {
 				return a.printJSON(map[string]string{"id": args[0], "state": string(status.Canceled)})
 			}
-			_, err = fmt.Fprintf(a.out, "%s canceled\n", args[0])
-			return err
+			if _, err := fmt.Fprintf(a.out, "%s canceled\n", args[0]); err != nil {
+				return err
+			}
+			if r, err := store.Get(ctx, args[0]); err == nil && r.Reason == status.ReasonMaybeSent {
+				fmt.Fprintln(a.err, "an earlier attempt may have sent the code all the same")
+			}
+			return nil
 		},
 	}
 }

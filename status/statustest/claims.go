@@ -179,6 +179,24 @@ var claimRules = []rule{{
 		duplicate(true, "in the end")
 	},
 }, {
+	name: "what ends without a request tells when an earlier one may have been acted on",
+	why:  "an app takes expired or canceled for not sent, and sends a second code",
+	check: func(p *probe) {
+		for _, to := range []status.State{status.Expired, status.Canceled} {
+			for ambiguous, want := range map[bool]string{true: status.ReasonMaybeSent, false: "r"} {
+				id := p.create()
+				p.claim(id, "a", start)
+				f := result(id, "a", 1, status.Deferred, at(time.Second))
+				f.Ambiguous = ambiguous
+				p.finish(f)
+				p.move(status.Move{ID: id, Provider: "kinpos", To: to, Reason: "r", Now: at(time.Minute)})
+				if got := p.get(id); got.State != to || got.Reason != want {
+					p.Errorf("ambiguous %v: %s (%s), want %s (%s)", ambiguous, got.State, got.Reason, to, want)
+				}
+			}
+		}
+	},
+}, {
 	name: "of many that claim at once exactly one makes the attempt",
 	why:  "one person gets many codes",
 	check: func(p *probe) {

@@ -160,13 +160,19 @@ var finishRules = []rule{{
 		}
 	},
 }, {
-	name: "a message that was never claimed takes no result",
-	why:  "a made-up attempt ends a message that nobody sent",
+	name: "a message whose claim was lost takes no result but that it was accepted",
+	why:  "a made-up attempt ends a message that nobody sent, or one that was sent is sent again",
 	check: func(p *probe) {
 		for _, to := range finals() {
 			p.run(string(to), func(p *probe) {
 				id := p.create()
 				err := p.store.Finish(p.Context(), result(id, "", 1, to, at(time.Second)))
+				if got := p.get(id); to == status.Accepted {
+					if err != nil || got.State != status.Accepted || len(got.Attempts) != 1 {
+						p.Errorf("Finish() = %v, record %+v; want accepted by its one attempt", err, got)
+					}
+					return
+				}
 				p.wantRefused(err, id, status.Queued, to)
 				if got := p.get(id).State; got != status.Queued {
 					p.Errorf("the message is %s, want queued", got)

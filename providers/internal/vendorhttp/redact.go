@@ -36,6 +36,13 @@ func redact(text string, personal []string, bearer string) string {
 		}
 		text = plain
 	}
+	for _, value := range personal {
+		// An address may come back without its domain. Three letters would
+		// black out half of any text.
+		if local, _, ok := strings.Cut(value, "@"); ok && len(local) > 3 {
+			personal = append(personal[:len(personal):len(personal)], local)
+		}
+	}
 	known := slices.DeleteFunc(append(slices.Clone(personal), bearer), func(s string) bool { return s == "" })
 	// The longest first: a part of a value must not hide the rest of it.
 	slices.SortFunc(known, func(a, b string) int { return len(b) - len(a) })

@@ -16,6 +16,7 @@ func TestRedact(t *testing.T) {
 		"the longer value first":      {`a MARIA SILVA b`, `a [redacted] b`},
 		"a value without separators":  {`cpf 12345678901`, `cpf [redacted]`},
 		"a value with others":         {`cpf 123 456 789/01`, `cpf [redacted]`},
+		"an address without domain":   {`uri=/ teste`, `uri=/ [redacted]`},
 		"a JSON escape":               {`"teste\u0040gmail.com"`, `"[redacted]"`},
 		"a JSON escape in JSON":       {`"{\"u\":\"teste\\u0040gmail.com\"}"`, `"{"u":"[redacted]"}"`},
 		"an escaped slash":            {`\u00c9lise\/1`, `[redacted]`},

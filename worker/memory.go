@@ -1,0 +1,85 @@
+package worker
+
+import (
+	"sync"
+	"time"
+
+	"github.com/otpq/otpq/providers"
+)
+
+const (
+	// memorySpan is how long a worker remembers what became of an attempt. A
+	// Redis that lost its last second, or two, brings a message back as soon as
+	// it is up again, or when its lease ends.
+	memorySpan = 3 * time.Minute
+	// memorySize bounds how many attempts are remembered: 100 bytes each.
+	memorySize = 200_000
+)
+
+// memory is what this process knows of its own attempts, whatever Redis says. A
+// Redis that crashed under `appendfsync everysec`, or failed over, has forgotten
+// its last writes: it hands out attempts that were made, and claims that are held.
+// memory keeps this process from making them again. It is shared by all lanes and
+// safe for concurrent use.
+type memory struct {
+	mu       sync.Mutex
+	inFlight map[string]bool
+	done     map[string]remembered
+	order    []remembered // by time; the oldest first
+}
+
+// remembered is one attempt and what became of it.
+type remembered struct {
+	id      string
+	attempt int
+	outcome providers.Outcome
+	took    time.Duration
+	sentAt  time.Time
+}
+
+func newMemory() *memory {
+	return &memory{inFlight: map[string]bool{}, done: map[string]remembered{}}
+}
+
+// begin notes that an execution works on a message. It reports false when
+// another one of this process does.
+func (m *memory) begin(id string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.inFlight[id] {
+		return false
+	}
+	m.inFlight[id] = true
+	return true
+}
+
+// end notes that the execution is over.
+func (m *memory) end(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.inFlight, id)
+}
+
+// remember notes what became of an attempt.
+func (m *memory) remember(r remembered) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.done[r.id] = r
+	m.order = append(m.order, r)
+	oldest := r.sentAt.Add(-memorySpan)
+	for len(m.order) > memorySize || m.order[0].sentAt.Before(oldest) {
+		first := m.order[0]
+		m.order = m.order[1:]
+		if last := m.done[first.id]; last.attempt == first.attempt && last.sentAt.Equal(first.sentAt) {
+			delete(m.done, first.id)
+		}
+	}
+}
+
+// recall returns what became of an attempt that was made, or of a later one.
+func (m *memory) recall(id string, attempt int) (remembered, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r, ok := m.done[id]
+	return r, ok && r.attempt >= attempt
+}
