@@ -152,7 +152,7 @@ func TestAnInterruptedWaitStillPrintsTheID(t *testing.T) {
 	r := newRig(t)
 	for _, flags := range [][]string{nil, {"--json"}} {
 		b := start(t, []string{"OTPQ_CONFIG=" + r.file}, slices.Concat([]string{"send", "unimedbh", request, "--wait"}, flags)...)
-		waitFor(t, "the message", func() bool { return len(r.rdb.Keys(t.Context(), "otpq:msg:*").Val()) == 1 })
+		waitFor(t, "the message", func() bool { return r.rdb.LLen(t.Context(), "asynq:{otpq:unimedbh:interactive}:pending").Val() == 1 })
 		id := strings.TrimPrefix(r.rdb.Keys(t.Context(), "otpq:msg:*").Val()[0], "otpq:msg:")
 		if code := b.end(); code != exitFailed {
 			t.Errorf("exit code = %d, want %d", code, exitFailed)
