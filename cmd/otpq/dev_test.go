@@ -12,6 +12,7 @@ import (
 
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/tasks"
+	"github.com/otpq/otpq/worker"
 )
 
 var exportLine = regexp.MustCompile(`export OTPQ_CONFIG=(\S+)`)
@@ -48,6 +49,10 @@ func TestDevKeepsOffARedisThatOthersUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := r.worker(r.file)
+	waitFor(t, "the worker", func() bool {
+		workers, err := worker.Workers(t.Context(), r.rdb)
+		return err == nil && len(workers) == 1
+	})
 	otpq(t, nil, "", "dev", "--once", "--redis", r.redis.URL()).want(t, exitFailed, "has a worker already")
 	w.end()
 }
