@@ -215,7 +215,7 @@ func (r *report) fsync(ctx context.Context, rdb redis.UniversalClient) {
 	case "always":
 		r.ok("redis fsync", "always: what was accepted survives a crash of Redis")
 	case "everysec":
-		r.ok("redis fsync", "everysec: a crash of Redis loses at most the last second")
+		r.ok("redis fsync", "everysec: a crash of Redis loses at most the last second, and what was sent in it may be sent again; always loses nothing")
 	default:
 		r.warn("redis fsync", "appendfsync is "+got["appendfsync"], "set appendfsync everysec or always")
 	}

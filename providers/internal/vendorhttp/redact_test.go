@@ -58,7 +58,7 @@ func FuzzRedact(f *testing.F) {
 	f.Fuzz(func(t *testing.T, before, value, after string) {
 		// What is no text, or text that escaping changes, is not what people are called.
 		if len(value) < 5 || !utf8.ValidString(value) || strings.ContainsAny(value, `\%&;`) || strings.Contains("[redacted]", value) {
-			t.Skip()
+			return
 		}
 		got := redact(before+" "+value+" "+after, []string{value}, "")
 		if strings.Contains(got, value) {
