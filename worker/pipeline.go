@@ -205,13 +205,15 @@ func (p *pipeline) claim(ctx context.Context, a *attempt) *verdict {
 		return again(ReasonRedis, p.now().Add(time.Second), err)
 	}
 	a.claimed = c
-	switch c.Result {
-	case status.ClaimedNow:
+	if c.Result == status.ClaimedNow || c.Result == status.ClaimAbandoned {
 		if made, ok := p.memory.recall(a.message.ID, c.Attempt); ok {
-			// Redis has forgotten an attempt that was made.
+			// Redis has forgotten what became of this attempt.
 			a.sentAt, a.took = made.sentAt, made.took
 			return p.classify(a, made.outcome)
 		}
+	}
+	switch c.Result {
+	case status.ClaimedNow:
 		return nil
 	case status.ClaimAbandoned:
 		a.sentAt = c.StartedAt

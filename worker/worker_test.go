@@ -584,6 +584,29 @@ func TestAWorkerRemembersWhatRedisForgets(t *testing.T) {
 			}, func() string { return "the result is lost" })
 		})
 	}
+	t.Run("an accepted message that comes back as sending is not sent again", func(t *testing.T) {
+		r := newRig(t)
+		f := always(accepted)
+		r.start(nil, f.config())
+		m := newMessage()
+		r.enqueueAgain(m)
+		eventually(t, func() bool { return len(f.requests()) == 1 }, func() string { return "the message was never sent" })
+		r.awaitState(m.ID, status.Accepted)
+		eventually(t, func() bool { return r.rdb.Exists(t.Context(), "asynq:{otpq:unimedbh:interactive}:t:"+m.ID).Val() == 0 }, func() string {
+			return "the task was never acknowledged"
+		})
+		// The claim was kept, the result not; and it is old enough by now.
+		seed := status.NewRecord(m, "x")
+		r.forget(m.ID, nil)
+		if _, err := r.store.Claim(t.Context(), status.Claim{Seed: seed, Token: "old", Now: time.Now().Add(-2 * abandonedAfter), AbandonedAfter: abandonedAfter}); err != nil {
+			t.Fatal(err)
+		}
+		r.enqueueAgain(m)
+		rec := r.awaitState(m.ID, status.Accepted)
+		if n := len(f.requests()); n != 1 || rec.PossibleDuplicate || len(rec.Attempts) != 1 {
+			t.Errorf("%d requests, record %+v; want one and no duplicate", n, rec)
+		}
+	})
 	t.Run("a message in hand that comes back is not taken twice", func(t *testing.T) {
 		r := newRig(t)
 		release := make(chan struct{})
