@@ -22,6 +22,9 @@ type attempt struct {
 	token   string            // after claim
 	sentAt  time.Time         // when the request was begun
 	took    time.Duration     // after send
+	// recalled is true when the attempt was made before and only its result is
+	// written now.
+	recalled bool
 }
 
 // verdict is what becomes of the message now: the end of an execution.

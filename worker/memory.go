@@ -12,8 +12,8 @@ const (
 	// Redis that lost its last second, or two, brings a message back as soon as
 	// it is up again, or when its lease ends.
 	memorySpan = 3 * time.Minute
-	// memorySize bounds how many attempts are remembered: 100 bytes each.
-	memorySize = 200_000
+	// memorySize bounds how many attempts are remembered, at some 300 bytes each.
+	memorySize = 100_000
 )
 
 // memory is what this process knows of its own attempts, whatever Redis says. A
@@ -25,7 +25,7 @@ type memory struct {
 	mu       sync.Mutex
 	inFlight map[string]bool
 	done     map[string]remembered
-	order    []remembered // by time; the oldest first
+	order    []moment // the oldest first
 }
 
 // remembered is one attempt and what became of it.
@@ -35,6 +35,12 @@ type remembered struct {
 	outcome providers.Outcome
 	took    time.Duration
 	sentAt  time.Time
+}
+
+// moment is when an attempt began.
+type moment struct {
+	id     string
+	sentAt time.Time
 }
 
 func newMemory() *memory {
@@ -64,13 +70,14 @@ func (m *memory) end(id string) {
 func (m *memory) remember(r remembered) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	r.outcome.Err = nil // for the log, which has it
 	m.done[r.id] = r
-	m.order = append(m.order, r)
+	m.order = append(m.order, moment{r.id, r.sentAt})
 	oldest := r.sentAt.Add(-memorySpan)
 	for len(m.order) > memorySize || m.order[0].sentAt.Before(oldest) {
 		first := m.order[0]
 		m.order = m.order[1:]
-		if last := m.done[first.id]; last.attempt == first.attempt && last.sentAt.Equal(first.sentAt) {
+		if m.done[first.id].sentAt.Equal(first.sentAt) { // and not of a later attempt
 			delete(m.done, first.id)
 		}
 	}

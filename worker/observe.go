@@ -13,7 +13,8 @@ import (
 // otherwise write a line a message a second.
 func (p *pipeline) observe(a *attempt, v *verdict) {
 	lane := string(p.lane)
-	if v.write == writeFinish && a.took > 0 { // not one that another execution left
+	made := v.write == writeFinish && a.took > 0 && !a.recalled // by this execution
+	if made {
 		p.metrics.Attempt(p.cfg.Name, lane, v.outcome.Kind.String(), string(v.outcome.Reason), a.took)
 	}
 	if v.write != writeNothing && v.state.Terminal() {
@@ -22,7 +23,7 @@ func (p *pipeline) observe(a *attempt, v *verdict) {
 	if v.state == status.Deferred {
 		p.metrics.Deferred(p.cfg.Name, lane, string(v.reason))
 	}
-	if v.write == writeFinish && v.state == status.Accepted {
+	if made && v.state == status.Accepted {
 		p.metrics.Accepted(p.cfg.Name, lane, p.now().Sub(a.message.CreatedAt))
 	}
 

@@ -148,12 +148,16 @@ func decodeReason(err error) providers.Reason {
 	}
 }
 
-// checkDeadline ends a message whose time is over.
-func (p *pipeline) checkDeadline(_ context.Context, a *attempt) *verdict {
-	if !p.now().Before(a.message.NotAfter) {
-		return end(status.Expired, ReasonDeadline, nil)
+// checkDeadline ends a message whose time is over, unless this process knows
+// that it was accepted in time and Redis has forgotten.
+func (p *pipeline) checkDeadline(ctx context.Context, a *attempt) *verdict {
+	if p.now().Before(a.message.NotAfter) {
+		return nil
 	}
-	return nil
+	if made, ok := p.memory.recall(a.message.ID, 1); ok && made.outcome.Kind == providers.Accepted {
+		return p.claim(ctx, a)
+	}
+	return end(status.Expired, ReasonDeadline, nil)
 }
 
 // takeToken waits a moment for the rate limit, and puts the message off when
@@ -208,7 +212,7 @@ func (p *pipeline) claim(ctx context.Context, a *attempt) *verdict {
 	if c.Result == status.ClaimedNow || c.Result == status.ClaimAbandoned {
 		if made, ok := p.memory.recall(a.message.ID, c.Attempt); ok {
 			// Redis has forgotten what became of this attempt.
-			a.sentAt, a.took = made.sentAt, made.took
+			a.sentAt, a.took, a.recalled = made.sentAt, made.took, true
 			return p.classify(a, made.outcome)
 		}
 	}
@@ -307,20 +311,22 @@ func (p *pipeline) keepWriting(ctx context.Context, a *attempt, v *verdict) erro
 // execution has claimed: a dead worker's, mostly, that comes back after its
 // deadline. The attempt it left may have been acted on.
 func (p *pipeline) endClaimed(ctx context.Context, a *attempt, v *verdict) *verdict {
-	if taken := p.claim(ctx, a); taken != nil && a.claimed.Result != status.ClaimAbandoned {
-		return taken
+	ended := p.claim(ctx, a)
+	switch {
+	case ended == nil: // it was let go in between: no request was made
+		ended = &verdict{write: writeFinish, outcome: providers.Retry(ReasonStalled, 0, v.err), state: v.state, reason: v.reason}
+	case ended.write == writeNothing: // not ours to end
+		return ended
+	case a.recalled: // this process knows what became of it
+	case v.state == status.Rejected: // nobody can read it any more, but somebody could
+		ended.state, ended.reason = status.Unknown, v.reason
+	default:
+		ended.state, ended.reason, ended.next = v.state, v.reason, time.Time{}
 	}
-	ended := *v
-	ended.write, ended.outcome = writeFinish, providers.Unknown(ReasonWorkerLost, v.err)
-	if a.claimed.Result == status.ClaimedNow { // it was let go in between
-		ended.outcome = providers.Retry(ReasonStalled, 0, v.err)
-	} else if v.state == status.Rejected {
-		ended.state = status.Unknown
-	}
-	if err := p.keepWriting(ctx, a, &ended); err != nil {
+	if err := p.keepWriting(ctx, a, ended); err != nil {
 		return again(ReasonRedis, p.now().Add(time.Second), err)
 	}
-	return &ended
+	return ended
 }
 
 func (p *pipeline) write(ctx context.Context, a *attempt, v *verdict) error {

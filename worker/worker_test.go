@@ -607,6 +607,39 @@ func TestAWorkerRemembersWhatRedisForgets(t *testing.T) {
 			t.Errorf("%d requests, record %+v; want one and no duplicate", n, rec)
 		}
 	})
+	// What Redis kept of an accepted message, that comes back after its deadline.
+	for name, kept := range map[string]func(r *rig, seed status.Record) error{
+		"as queued": func(r *rig, seed status.Record) error { return r.store.Create(t.Context(), seed) },
+		"as sending": func(r *rig, seed status.Record) error {
+			_, err := r.store.Claim(t.Context(), status.Claim{Seed: seed, Token: "old", Now: time.Now().Add(-2 * abandonedAfter), AbandonedAfter: abandonedAfter})
+			return err
+		},
+	} {
+		t.Run("an accepted message that comes back late, "+name+", did not expire", func(t *testing.T) {
+			r := newRig(t)
+			f := always(accepted)
+			r.start(nil, f.config())
+			m := newMessage()
+			m.NotAfter = time.Now().Add(2 * time.Second)
+			if err := r.store.Create(t.Context(), status.NewRecord(m, "x")); err != nil {
+				t.Fatal(err)
+			}
+			r.enqueueAgain(m)
+			r.awaitState(m.ID, status.Accepted)
+			eventually(t, func() bool {
+				return time.Now().After(m.NotAfter) && r.rdb.Exists(t.Context(), "asynq:{otpq:unimedbh:interactive}:t:"+m.ID).Val() == 0
+			}, func() string { return "the task was never acknowledged" })
+			r.forget(m.ID, nil)
+			if err := kept(r, status.NewRecord(m, "x")); err != nil {
+				t.Fatal(err)
+			}
+			r.enqueueAgain(m)
+			rec := r.await(m.ID, "came to its end", func(rec status.Record) bool { return rec.State.Terminal() })
+			if rec.State != status.Accepted || len(rec.Attempts) != 1 || len(f.requests()) != 1 {
+				t.Errorf("record = %+v, %d requests; want accepted by its one attempt", rec, len(f.requests()))
+			}
+		})
+	}
 	t.Run("a message in hand that comes back is not taken twice", func(t *testing.T) {
 		r := newRig(t)
 		release := make(chan struct{})
