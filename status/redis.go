@@ -24,6 +24,9 @@ var finishLua string
 //go:embed lua/move.lua
 var moveLua string
 
+//go:embed lua/release.lua
+var releaseLua string
+
 //go:embed lua/shared.lua
 var sharedLua string
 
@@ -32,6 +35,8 @@ var (
 	claimScript  = redis.NewScript(sharedLua + claimLua)
 	finishScript = redis.NewScript(sharedLua + finishLua)
 	moveScript   = redis.NewScript(sharedLua + moveLua)
+
+	releaseScript = redis.NewScript(releaseLua)
 )
 
 // Retention says how long records are kept after a message has come to its end.
@@ -180,6 +185,14 @@ func (s *Redis) Move(ctx context.Context, m Move) error {
 		args = append(args, seedFields(*m.Seed)...)
 	}
 	return s.change(ctx, moveScript, m.ID, m.To, args)
+}
+
+// Release implements [Store].
+func (s *Redis) Release(ctx context.Context, id, owner string) error {
+	if err := releaseScript.Run(ctx, s.rdb, []string{recordKey(id)}, owner+"/").Err(); err != nil {
+		return fmt.Errorf("release claim: %w", err)
+	}
+	return nil
 }
 
 func (s *Redis) change(ctx context.Context, script *redis.Script, id string, to State, args []any) error {

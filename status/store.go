@@ -29,6 +29,10 @@ type Store interface {
 	// [RefusedError] when the message is not in a state that allows it, and
 	// with [ErrNotFound] when there is neither a record nor a Seed.
 	Move(ctx context.Context, m Move) error
+	// Release lets the next Claim take over a claim whose token begins with
+	// owner and a slash, however young it is: owner is dead. To what nobody of
+	// that name has claimed it does nothing.
+	Release(ctx context.Context, id, owner string) error
 }
 
 var (
@@ -55,7 +59,8 @@ type Claim struct {
 	// Seed is written first when the message has no record: the app's write
 	// was lost, or its retention ended.
 	Seed Record
-	// Token names this execution of the task; no other execution has it.
+	// Token names this execution of the task; no other execution has it. It
+	// begins with the worker's id and a slash, for [Store] Release.
 	Token string
 	Now   time.Time
 	// AbandonedAfter is how old another execution's claim must be before it is

@@ -74,6 +74,36 @@ var claimRules = []rule{{
 		p.want(id, before)
 	},
 }, {
+	name: "what a dead worker claimed is abandoned at once when it is released",
+	why:  "the messages that a killed worker had in hand wait until its claims are old",
+	check: func(p *probe) {
+		id := p.create()
+		p.wantClaim(id, "dead/1", at(time.Second), status.Claimed{Result: status.ClaimedNow, Attempt: 1})
+		p.release(id, "dead")
+		p.wantClaim(id, "alive/1", at(2*time.Second), status.Claimed{
+			Result: status.ClaimAbandoned, Attempt: 1, StartedAt: at(time.Second),
+		})
+		p.release(id, "dead") // it has nothing any more
+		p.wantClaim(id, "third/1", at(3*time.Second), status.Claimed{
+			Result: status.ClaimBusy, Attempt: 1, BusyUntil: at(2*time.Second + abandonedAfter),
+		})
+	},
+}, {
+	name: "a release leaves other workers' claims and other states alone",
+	why:  "the attempt of a worker that lives is taken away from it",
+	check: func(p *probe) {
+		id := p.create()
+		p.release(id, "dead")
+		p.release(p.record().ID, "dead") // there is no such record
+		p.wantClaim(id, "deadly/1", at(time.Second), status.Claimed{Result: status.ClaimedNow, Attempt: 1})
+		before := p.get(id)
+		p.release(id, "dead")
+		p.want(id, before)
+		p.wantClaim(id, "other/1", at(2*time.Second), status.Claimed{
+			Result: status.ClaimBusy, Attempt: 1, BusyUntil: at(time.Second + abandonedAfter),
+		})
+	},
+}, {
 	name: "another token finds the attempt busy until it counts as abandoned",
 	why:  "two workers make the same attempt: one person gets two codes",
 	check: func(p *probe) {

@@ -70,6 +70,13 @@ func (p *probe) record() status.Record {
 	}, "+504 ••••7766")
 }
 
+func (p *probe) release(id, owner string) {
+	p.Helper()
+	if err := p.store.Release(p.Context(), id, owner); err != nil {
+		p.Fatalf("Release(%s, %q) = %v, want nil", id, owner, err)
+	}
+}
+
 // create writes the record of a new message and returns its id.
 func (p *probe) create() string {
 	p.Helper()
