@@ -5,6 +5,8 @@ package tasks
 
 import (
 	"encoding/json"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -75,6 +77,33 @@ const (
 // QueueName is the asynq queue of a provider's lane.
 func QueueName(provider string, lane Lane) string {
 	return "otpq:" + provider + ":" + string(lane)
+}
+
+// A message whose task was taken from a dead worker goes on as a task of another
+// id, so that what the old one still does or says falls on nothing: the message's
+// id, this mark, and how often that has happened.
+const takenOver = "~"
+
+// MessageID is the id of the message that a task stands for.
+func MessageID(taskID string) string {
+	id, _, _ := strings.Cut(taskID, takenOver)
+	return id
+}
+
+// Takeovers is how often the message was taken from a dead worker before it
+// became this task.
+func Takeovers(taskID string) int {
+	_, count, _ := strings.Cut(taskID, takenOver)
+	n, err := strconv.Atoi(count)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// TakeoverID is the id of the task that takes another's place.
+func TakeoverID(taskID string) string {
+	return MessageID(taskID) + takenOver + strconv.Itoa(Takeovers(taskID)+1)
 }
 
 // NewTask encodes m into the task to enqueue, with the options that every otpq

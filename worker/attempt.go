@@ -11,9 +11,11 @@ import (
 // attempt is one execution of a task on its way through the pipeline. Each step
 // fills in what the later ones need.
 type attempt struct {
-	taskID  string
-	payload []byte
-	started time.Time
+	taskID    string
+	messageID string
+	payload   []byte
+	started   time.Time
+	suspect   bool // between [suspects] begin and clear
 
 	message tasks.Message     // after decode
 	request providers.Request // after decode

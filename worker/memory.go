@@ -23,7 +23,7 @@ const (
 // safe for concurrent use.
 type memory struct {
 	mu       sync.Mutex
-	inFlight map[string]bool
+	inFlight map[string]string // the task, by message
 	done     map[string]remembered
 	order    []moment // the oldest first
 }
@@ -44,26 +44,34 @@ type moment struct {
 }
 
 func newMemory() *memory {
-	return &memory{inFlight: map[string]bool{}, done: map[string]remembered{}}
+	return &memory{inFlight: map[string]string{}, done: map[string]remembered{}}
 }
 
 // begin notes that an execution works on a message. It reports false when
 // another one of this process does.
-func (m *memory) begin(id string) bool {
+func (m *memory) begin(message, task string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.inFlight[id] {
+	if _, busy := m.inFlight[message]; busy {
 		return false
 	}
-	m.inFlight[id] = true
+	m.inFlight[message] = task
 	return true
 }
 
-// end notes that the execution is over.
-func (m *memory) end(id string) {
+// working reports whether an execution works on this very task.
+func (m *memory) working(message, task string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.inFlight, id)
+	now, busy := m.inFlight[message]
+	return busy && now == task
+}
+
+// end notes that the execution is over.
+func (m *memory) end(message string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.inFlight, message)
 }
 
 // remember notes what became of an attempt.

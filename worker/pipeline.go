@@ -21,17 +21,19 @@ import (
 // pipeline works on the messages of one provider's lane. It is safe for
 // concurrent use; the lanes of a provider share its breaker and its limiter.
 type pipeline struct {
-	cfg     ProviderConfig
-	lane    tasks.Lane
-	keys    *tasks.Keyring
-	store   status.Store
-	limiter *limiter
-	breaker *breaker
-	results *results
-	memory  *memory
-	metrics *metrics.Worker
-	log     zerolog.Logger
-	now     func() time.Time
+	cfg      ProviderConfig
+	lane     tasks.Lane
+	keys     *tasks.Keyring
+	store    status.Store
+	limiter  *limiter
+	breaker  *breaker
+	results  *results
+	memory   *memory
+	suspects *suspects
+	worker   string // the id of this worker
+	metrics  *metrics.Worker
+	log      zerolog.Logger
+	now      func() time.Time
 }
 
 // step is one stage of the pipeline. It returns nil to go on, or the verdict
@@ -46,6 +48,7 @@ type step struct {
 // there is not "maybe sent".
 func (p *pipeline) steps() []step {
 	return []step{
+		{"suspect", p.checkSuspect},   // what may have killed its worker goes alone
 		{"decode", p.decode},          // unreadable messages go to the dead letters
 		{"deadline", p.checkDeadline}, // a late code is a useless code
 		{"breaker", p.checkBreaker},   // before the limit: who can't send takes no token
@@ -59,10 +62,10 @@ func (p *pipeline) steps() []step {
 // ProcessTask implements [asynq.Handler].
 func (p *pipeline) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	a := p.newAttempt(ctx, t)
-	if !p.memory.begin(a.taskID) {
+	if !p.memory.begin(a.messageID, a.taskID) {
 		return settle(again(ReasonBusy, p.now().Add(time.Second), nil))
 	}
-	defer p.memory.end(a.taskID)
+	defer p.memory.end(a.messageID)
 	v := p.run(ctx, a)      // decide what becomes of the message
 	v = p.record(ctx, a, v) // tell the status store
 	p.observe(a, v)         // tell the metrics and the log
@@ -71,7 +74,7 @@ func (p *pipeline) ProcessTask(ctx context.Context, t *asynq.Task) error {
 
 func (p *pipeline) newAttempt(ctx context.Context, t *asynq.Task) *attempt {
 	id, _ := asynq.GetTaskID(ctx)
-	return &attempt{taskID: id, payload: t.Payload(), started: p.now()}
+	return &attempt{taskID: id, messageID: tasks.MessageID(id), payload: t.Payload(), started: p.now()}
 }
 
 // run takes the attempt through the steps until one of them ends it. A panic
@@ -91,6 +94,7 @@ func (p *pipeline) run(ctx context.Context, a *attempt) (v *verdict) {
 			a.permit.release()
 			a.permit = nil
 		}
+		p.suspects.clear(a)
 		v.step = current
 	}()
 	for _, s := range p.steps() {
@@ -106,7 +110,7 @@ func (p *pipeline) run(ctx context.Context, a *attempt) (v *verdict) {
 func (p *pipeline) decode(_ context.Context, a *attempt) *verdict {
 	var err error
 	a.message, err = tasks.Decode(p.keys, a.payload)
-	if err == nil && (a.message.Provider != p.cfg.Name || a.message.ID != a.taskID) {
+	if err == nil && (a.message.Provider != p.cfg.Name || a.message.ID != a.messageID) {
 		err = tasks.ErrMalformed // someone else's payload under this task's name
 	}
 	if err != nil {
@@ -123,12 +127,12 @@ func (p *pipeline) decode(_ context.Context, a *attempt) *verdict {
 // because nobody knows what is in it; the others are sealed as they are, and can
 // be replayed once the right key, or the right version, is there.
 func (p *pipeline) unreadable(a *attempt, reason providers.Reason, err error) *verdict {
-	a.message.ID, a.message.Provider, a.message.Lane = a.taskID, p.cfg.Name, p.lane
+	a.message.ID, a.message.Provider, a.message.Lane = a.messageID, p.cfg.Name, p.lane
 	if a.message.CreatedAt.IsZero() {
 		a.message.CreatedAt, a.message.NotAfter = a.started, a.started
 	}
 	if errors.Is(err, tasks.ErrMalformed) {
-		if sealed, sealErr := tasks.Quarantine(p.keys, a.taskID, a.payload); sealErr == nil {
+		if sealed, sealErr := tasks.Quarantine(p.keys, a.messageID, a.payload); sealErr == nil {
 			a.payload = sealed
 		}
 	}
@@ -201,7 +205,7 @@ func (p *pipeline) waitForBreaker(a *attempt, until time.Time) *verdict {
 // claim takes the right to make the attempt, which only one execution has. An
 // attempt that a dead worker left behind is ended here as what it is: maybe sent.
 func (p *pipeline) claim(ctx context.Context, a *attempt) *verdict {
-	a.token = uuid.NewString()
+	a.token = p.worker + "/" + uuid.NewString()
 	c, err := p.store.Claim(ctx, status.Claim{
 		Seed: p.seed(a), Token: a.token, Now: p.now(), AbandonedAfter: abandonedAfter,
 	})
@@ -236,6 +240,7 @@ const maxStall = 5 * time.Second
 
 // send makes the one request of this attempt.
 func (p *pipeline) send(ctx context.Context, a *attempt) *verdict {
+	p.suspects.clear(a) // the claim tells from here on
 	a.sentAt = p.now()
 	left := min(p.cfg.Timeout, a.message.NotAfter.Sub(a.sentAt))
 	if left <= 0 || a.sentAt.Sub(a.started) > holdBudget+maxStall {

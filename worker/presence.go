@@ -2,11 +2,11 @@ package worker
 
 import (
 	"context"
+	_ "embed"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -17,11 +17,27 @@ import (
 )
 
 const (
-	beatInterval = 2 * time.Second
+	beatInterval = time.Second
 	// presenceTTL is how long a worker is shown after its last beat.
-	presenceTTL = 5 * beatInterval
+	presenceTTL = 10 * beatInterval
 	workersKey  = "otpq:workers" // worker ids by the time of their last beat
 )
+
+//go:embed lua/beat.lua
+var beatLua string
+
+var beatScript = redis.NewScript(beatLua)
+
+// livingWorkers lists the workers whose last beat is no older than fresh. A
+// beating worker notes its own beat with it; any other caller gives no id.
+func livingWorkers(ctx context.Context, rdb redis.UniversalClient, fresh time.Duration, beating string) ([]string, error) {
+	ids, err := beatScript.Run(ctx, rdb, []string{workersKey},
+		fresh.Milliseconds(), presenceTTL.Milliseconds(), beating).StringSlice()
+	if err != nil {
+		return nil, fmt.Errorf("read workers: %w", err)
+	}
+	return ids, nil
+}
 
 func workerKey(id string) string { return "otpq:worker:" + id }
 
@@ -78,7 +94,7 @@ func (p *presence) run(ctx context.Context, queues []string, m *metrics.Worker) 
 	for {
 		p.lastTurn.Store(time.Now().UnixNano())
 		p.readBreakers(m)
-		beat, cancel := context.WithTimeout(ctx, beatInterval)
+		beat, cancel := context.WithTimeout(ctx, 2*beatInterval)
 		if err := p.beat(beat, queues); err != nil && ctx.Err() == nil {
 			p.log.Warn().Err(err).Msg("worker heartbeat failed")
 		}
@@ -121,16 +137,17 @@ func (p *presence) readBreakers(m *metrics.Worker) {
 }
 
 func (p *presence) beat(ctx context.Context, queues []string) error {
-	now := time.Now()
-	p.self.SeenAt = now.UTC()
+	p.self.SeenAt = time.Now().UTC()
 	value, err := json.Marshal(p.self)
 	if err != nil {
 		return err
 	}
+	// By itself and first: others take over what a worker holds that is silent.
+	if _, err := livingWorkers(ctx, p.rdb, presenceTTL, p.self.ID); err != nil {
+		return fmt.Errorf("tell redis that this worker lives: %w", err)
+	}
 	_, err = p.rdb.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		pipe.Set(ctx, workerKey(p.self.ID), value, presenceTTL)
-		pipe.ZAdd(ctx, workersKey, redis.Z{Score: float64(now.UnixMilli()), Member: p.self.ID})
-		pipe.ZRemRangeByScore(ctx, workersKey, "-inf", strconv.FormatInt(now.Add(-presenceTTL).UnixMilli(), 10))
 		// asynq adds a queue to its list once per producer; after a flush or a
 		// failover it would be missing from dashboards for good.
 		for _, q := range queues {
@@ -171,10 +188,9 @@ func (p *presence) healthy() error {
 
 // Workers returns the workers that live, as they last told Redis.
 func Workers(ctx context.Context, rdb redis.UniversalClient) ([]Presence, error) {
-	since := strconv.FormatInt(time.Now().Add(-presenceTTL).UnixMilli(), 10)
-	ids, err := rdb.ZRangeByScore(ctx, workersKey, &redis.ZRangeBy{Min: since, Max: "+inf"}).Result()
+	ids, err := livingWorkers(ctx, rdb, presenceTTL, "")
 	if err != nil {
-		return nil, fmt.Errorf("read workers: %w", err)
+		return nil, err
 	}
 	var out []Presence
 	for _, id := range ids {

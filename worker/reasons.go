@@ -22,6 +22,8 @@ const (
 	ReasonSeal providers.Reason = "seal_broken"
 	// ReasonWorkerLost: the worker died with the attempt in hand.
 	ReasonWorkerLost providers.Reason = "worker_lost"
+	// ReasonKillsWorkers: workers died, one after the other, as they took it up.
+	ReasonKillsWorkers providers.Reason = "kills_workers"
 	// ReasonStalled: the process stood still between claim and request.
 	ReasonStalled providers.Reason = "worker_stalled"
 	// ReasonPanic: the code that handled the message panicked.

@@ -61,9 +61,12 @@ type Worker struct {
 	cfg      Config
 	lanes    []*asynq.Server
 	handlers []*pipeline
+	hook     *asynqredis.Hook
 	presence *presence
+	recovery *recovery
 	results  *results
 	memory   *memory
+	suspects *suspects
 	stop     context.CancelFunc
 	running  sync.WaitGroup
 }
@@ -94,8 +97,16 @@ func New(cfg Config) (*Worker, error) {
 	if cfg.Metrics == nil {
 		cfg.Metrics = metrics.NewWorker(nil)
 	}
-	cfg.Redis.AddHook(&asynqredis.Hook{})
-	w := &Worker{cfg: cfg, presence: newPresence(cfg.Redis, uuid.NewString(), cfg.Log), results: newResults(), memory: newMemory()}
+	id := uuid.NewString()
+	w := &Worker{
+		cfg: cfg, hook: &asynqredis.Hook{Holder: id}, presence: newPresence(cfg.Redis, id, cfg.Log),
+		results: newResults(), memory: newMemory(), suspects: newSuspects(cfg.Redis, cfg.Log),
+	}
+	cfg.Redis.AddHook(w.hook)
+	w.recovery = &recovery{
+		rdb: cfg.Redis, hook: w.hook, store: cfg.Store, memory: w.memory, lanes: map[string]*pipeline{},
+		metrics: cfg.Metrics, log: cfg.Log, self: id,
+	}
 	for _, p := range cfg.Providers {
 		w.addProvider(p)
 	}
@@ -116,10 +127,11 @@ func (w *Worker) addProvider(cfg ProviderConfig) {
 		w.cfg.Metrics.Prepare(cfg.Name, string(lane), ends)
 		p := &pipeline{
 			cfg: cfg, lane: lane, keys: w.cfg.Keys, store: w.cfg.Store,
-			limiter: limiter, breaker: breaker, results: w.results, memory: w.memory, metrics: w.cfg.Metrics,
-			log: w.cfg.Log, now: time.Now,
+			limiter: limiter, breaker: breaker, results: w.results, memory: w.memory, suspects: w.suspects,
+			worker: w.recovery.self, metrics: w.cfg.Metrics, log: w.cfg.Log, now: time.Now,
 		}
 		w.handlers = append(w.handlers, p)
+		w.recovery.lanes[tasks.QueueName(cfg.Name, lane)] = p
 		w.lanes = append(w.lanes, asynq.NewServerFromRedisClient(w.cfg.Redis, asynq.Config{
 			Concurrency:              cfg.Concurrency[lane],
 			Queues:                   map[string]int{tasks.QueueName(cfg.Name, lane): 1},
@@ -161,6 +173,11 @@ func (w *Worker) Start(ctx context.Context) error {
 	if err := w.cfg.Redis.Ping(ctx).Err(); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoRedis, err)
 	}
+	// Before the first task: what a worker holds that nobody has heard of is
+	// taken for orphaned.
+	if err := w.presence.beat(ctx, w.queues()); err != nil {
+		return fmt.Errorf("%w: %w", ErrNoRedis, err)
+	}
 	for i, lane := range w.lanes {
 		if err := lane.Start(w.handlers[i]); err != nil {
 			for _, started := range w.lanes[:i] {
@@ -169,9 +186,10 @@ func (w *Worker) Start(ctx context.Context) error {
 			return fmt.Errorf("start lane: %w", err)
 		}
 	}
-	beat, stop := context.WithCancel(context.WithoutCancel(ctx))
+	roles, stop := context.WithCancel(context.WithoutCancel(ctx))
 	w.stop = stop
-	w.running.Go(func() { w.presence.run(beat, w.queues(), w.cfg.Metrics) })
+	w.running.Go(func() { w.presence.run(roles, w.queues(), w.cfg.Metrics) })
+	w.running.Go(func() { w.recovery.run(roles) })
 	return nil
 }
 

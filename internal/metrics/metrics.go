@@ -16,6 +16,7 @@ type Worker struct {
 	duration *prometheus.HistogramVec
 	accepted *prometheus.HistogramVec
 	breaker  *prometheus.GaugeVec
+	taken    *prometheus.CounterVec
 }
 
 // NewWorker registers a worker's metrics with r. When r is nil they are counted
@@ -42,11 +43,14 @@ func NewWorker(r prometheus.Registerer) *Worker {
 		breaker: prometheus.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "otpq_breaker_state", Help: "1 for the state that this worker's breaker is in.",
 		}, []string{"provider", "state"}),
+		taken: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "otpq_takeovers_total", Help: "Messages that this worker took from one that had died.",
+		}, []string{"provider", "lane"}),
 	}
 	if r == nil {
 		return w
 	}
-	r.MustRegister(w.attempts, w.ended, w.waits, w.duration, w.accepted, w.breaker)
+	r.MustRegister(w.attempts, w.ended, w.waits, w.duration, w.accepted, w.breaker, w.taken)
 	return w
 }
 
@@ -58,6 +62,7 @@ func (w *Worker) Prepare(provider, lane string, states []string) {
 	}
 	w.accepted.WithLabelValues(provider, lane)
 	w.duration.WithLabelValues(provider)
+	w.taken.WithLabelValues(provider, lane)
 }
 
 // Attempt counts one request and what became of it.
@@ -79,6 +84,11 @@ func (w *Worker) Deferred(provider, lane, reason string) {
 // Accepted observes how long a message took from the app to the provider.
 func (w *Worker) Accepted(provider, lane string, took time.Duration) {
 	w.accepted.WithLabelValues(provider, lane).Observe(took.Seconds())
+}
+
+// TakenOver counts a message that was taken from a worker that had died.
+func (w *Worker) TakenOver(provider, lane string) {
+	w.taken.WithLabelValues(provider, lane).Inc()
 }
 
 // Breaker sets the state of a provider's breaker, one of states.

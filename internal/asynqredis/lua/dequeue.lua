@@ -1,0 +1,23 @@
+-- asynq v0.26's dequeue, which besides notes who took the task. An id whose task
+-- is gone (deleted by hand, or evicted) is dropped: asynq would make an empty task
+-- of it, which nobody can run and no dashboard can show.
+-- KEYS: pending, paused, active, lease. ARGV: end of the lease in Unix seconds,
+-- what a task's key begins with, holder.
+if redis.call('EXISTS', KEYS[2]) == 1 then
+  return nil
+end
+while true do
+  local id = redis.call('RPOPLPUSH', KEYS[1], KEYS[3])
+  if not id then
+    return nil
+  end
+  local key = ARGV[2] .. id
+  local msg = redis.call('HGET', key, 'msg')
+  if msg then
+    redis.call('HSET', key, 'state', 'active', 'otpq_holder', ARGV[3])
+    redis.call('HDEL', key, 'pending_since')
+    redis.call('ZADD', KEYS[4], ARGV[1], id)
+    return msg
+  end
+  redis.call('LREM', KEYS[3], 1, id)
+end
