@@ -132,3 +132,27 @@ func TestNewTaskOfABadMessageFails(t *testing.T) {
 		t.Errorf("NewTask() = %v, %v, want ErrMalformed", task, err)
 	}
 }
+
+func TestATakeoverKeepsTheMessagesID(t *testing.T) {
+	for _, c := range []struct {
+		task, message string
+		takeovers     int
+		next          string
+	}{
+		{"m", "m", 0, "m~1"},
+		{"m~1", "m", 1, "m~2"},
+		{"m~9", "m", 9, "m~10"},
+		{"m~x", "m", 0, "m~1"}, // nobody made this one
+		{"", "", 0, "~1"},
+	} {
+		if got := tasks.MessageID(c.task); got != c.message {
+			t.Errorf("MessageID(%q) = %q, want %q", c.task, got, c.message)
+		}
+		if got := tasks.Takeovers(c.task); got != c.takeovers {
+			t.Errorf("Takeovers(%q) = %d, want %d", c.task, got, c.takeovers)
+		}
+		if got := tasks.TakeoverID(c.task); got != c.next {
+			t.Errorf("TakeoverID(%q) = %q, want %q", c.task, got, c.next)
+		}
+	}
+}

@@ -175,17 +175,6 @@ func (p *presence) leave(ctx context.Context) {
 	}
 }
 
-func (p *presence) healthy() error {
-	last := p.lastTurn.Load()
-	if last == 0 {
-		return errors.New("the worker has not started yet")
-	}
-	if age := time.Since(time.Unix(0, last)); age > presenceTTL {
-		return fmt.Errorf("the worker's loop last turned %s ago", age.Round(time.Second))
-	}
-	return nil
-}
-
 // Workers returns the workers that live, as they last told Redis.
 func Workers(ctx context.Context, rdb redis.UniversalClient) ([]Presence, error) {
 	ids, err := livingWorkers(ctx, rdb, presenceTTL, "")

@@ -68,7 +68,13 @@ func (r *rig) keyring() *tasks.Keyring {
 // start runs a worker until the test ends, or until the returned stop.
 func (r *rig) start(change func(*Config), list ...ProviderConfig) (w *Worker, stop func()) {
 	r.t.Helper()
-	rdb := r.newClient()
+	return r.startOn(r.newClient(), nil, change, list...)
+}
+
+// startOn is start with a client of the test's own and a hook, if any, that
+// stands between the worker's and Redis.
+func (r *rig) startOn(rdb redis.UniversalClient, below redis.Hook, change func(*Config), list ...ProviderConfig) (w *Worker, stop func()) {
+	r.t.Helper()
 	cfg := Config{
 		Redis: rdb, Keys: r.keyring(), Store: status.NewRedis(rdb, status.Retention{}), Providers: list,
 		Metrics: metrics.NewWorker(prometheus.NewRegistry()), Log: zerolog.New(r.log),
@@ -79,6 +85,9 @@ func (r *rig) start(change func(*Config), list ...ProviderConfig) (w *Worker, st
 	w, err := New(cfg)
 	if err != nil {
 		r.t.Fatalf("New() = %v", err)
+	}
+	if below != nil {
+		rdb.AddHook(below)
 	}
 	if err := w.Start(r.t.Context()); err != nil {
 		r.t.Fatalf("Start() = %v", err)

@@ -47,7 +47,11 @@ func (p *pipeline) classify(a *attempt, o providers.Outcome) *verdict {
 	}
 	v.state = status.Deferred
 	now := p.now()
-	v.next = retryAt(now, p.cfg.Retry.backoff(a.claimed.Attempt), o.RetryAfter, a.message.NotAfter)
+	backoff := p.cfg.Retry.backoff(a.claimed.Attempt)
+	if o.Reason == ReasonWorkerLost {
+		backoff = 0 // it has waited for that to be noticed
+	}
+	v.next = retryAt(now, backoff, o.RetryAfter, a.message.NotAfter)
 	return v
 }
 

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -67,8 +68,11 @@ type Worker struct {
 	results  *results
 	memory   *memory
 	suspects *suspects
-	stop     context.CancelFunc
-	running  sync.WaitGroup
+	// laneStill is [laneStill], but in tests.
+	laneStill time.Duration
+	startedAt atomic.Int64 // in Unix nanoseconds; zero before Start
+	stop      context.CancelFunc
+	running   sync.WaitGroup
 }
 
 const (
@@ -100,7 +104,7 @@ func New(cfg Config) (*Worker, error) {
 	id := uuid.NewString()
 	w := &Worker{
 		cfg: cfg, hook: &asynqredis.Hook{Holder: id}, presence: newPresence(cfg.Redis, id, cfg.Log),
-		results: newResults(), memory: newMemory(), suspects: newSuspects(cfg.Redis, cfg.Log),
+		results: newResults(), memory: newMemory(), suspects: newSuspects(cfg.Redis, cfg.Log), laneStill: laneStill,
 	}
 	cfg.Redis.AddHook(w.hook)
 	w.recovery = &recovery{
@@ -178,6 +182,7 @@ func (w *Worker) Start(ctx context.Context) error {
 	if err := w.presence.beat(ctx, w.queues()); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoRedis, err)
 	}
+	w.startedAt.Store(time.Now().UnixNano())
 	for i, lane := range w.lanes {
 		if err := lane.Start(w.handlers[i]); err != nil {
 			for _, started := range w.lanes[:i] {
@@ -216,7 +221,36 @@ func (w *Worker) Shutdown() {
 	w.running.Wait()
 }
 
-// Healthy fails when the worker's own loop has stood still for a while. It does
-// not fail for want of Redis: to restart a worker does not bring Redis back, and
-// loses what is in flight.
-func (w *Worker) Healthy() error { return w.presence.healthy() }
+// laneStill is how long a lane's loop may not ask for a task. Without one it asks
+// many times a second; with all slots taken it waits until one is free, which takes
+// a task's time and that of its acknowledgement.
+const laneStill = tasks.TaskTimeout + lease + 5*time.Second
+
+// Healthy fails when a loop of the worker has stood still for a while: its
+// heartbeat, its recovery, or a lane's. It does not fail for want of Redis: to
+// restart a worker does not bring Redis back, and loses what is in flight.
+func (w *Worker) Healthy() error {
+	errs := []error{
+		turned("heartbeat", w.presence.lastTurn.Load(), presenceTTL),
+		turned("recovery", w.recovery.lastTurn.Load(), presenceTTL+roundTimeout),
+	}
+	for _, queue := range w.queues() {
+		last := w.startedAt.Load()
+		if at := w.hook.LastTurn(queue); !at.IsZero() {
+			last = at.UnixNano()
+		}
+		errs = append(errs, turned("lane "+queue, last, w.laneStill))
+	}
+	return errors.Join(errs...)
+}
+
+// turned fails when a loop has not turned for longer than it may.
+func turned(loop string, last int64, longest time.Duration) error {
+	if last == 0 {
+		return fmt.Errorf("the worker's %s has not started yet", loop)
+	}
+	if age := time.Since(time.Unix(0, last)); age > longest {
+		return fmt.Errorf("the worker's %s last turned %s ago", loop, age.Round(time.Second))
+	}
+	return nil
+}

@@ -1,0 +1,321 @@
+package asynqredis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/otpq/otpq/internal/redistest"
+)
+
+// asynqDequeue is the digest of the dequeue script of asynq v0.26.0, which
+// lua/dequeue.lua stands in for. When a new asynq has another, compare the two
+// texts, carry the change over, and then put the new digest here.
+const asynqDequeue = "a8153319360adc71cdc370107f8ab9786f204765"
+
+func TestTheDequeueThatOursStandsInForIsStillAsynqs(t *testing.T) {
+	t.Parallel()
+	rdb, s := mended(t) // without a holder, so that asynq's own script runs
+	serve(t, rdb, func(context.Context, *asynq.Task) error { return nil })
+	var digest any
+	eventually(t, "asynq asks for a task", func() bool {
+		for _, cmd := range s.commands() {
+			if cmd.Name() == "evalsha" && recognise(cmd) == dequeue {
+				digest = cmd.Args()[1]
+			}
+		}
+		return digest != nil
+	})
+	if digest != asynqDequeue {
+		t.Errorf("asynq's dequeue is %v, want %s: see the constant's comment", digest, asynqDequeue)
+	}
+}
+
+// house is a Redis with a server that takes tasks in a name, and blocks in them
+// until the test ends.
+type house struct {
+	rdb   *redis.Client // without any hook
+	queue *asynq.Inspector
+	hook  *Hook
+	stop  func()
+}
+
+func holding(t *testing.T, holder string, handler asynq.HandlerFunc) house {
+	t.Helper()
+	server := redistest.Start(t)
+	h := house{rdb: server.Client(), hook: &Hook{Holder: holder}}
+	h.queue = asynq.NewInspectorFromRedisClient(h.rdb)
+	hooked := server.Client()
+	hooked.AddHook(h.hook)
+	h.stop = serve(t, hooked, handler)
+	return h
+}
+
+// blocking is a handler that ends with the test.
+func blocking(t *testing.T) asynq.HandlerFunc {
+	t.Helper()
+	end := make(chan struct{})
+	t.Cleanup(func() { close(end) })
+	return func(context.Context, *asynq.Task) error { <-end; return nil }
+}
+
+func (h house) held(t *testing.T, except ...string) []Held {
+	t.Helper()
+	list, err := ListHeld(t.Context(), h.rdb, []string{"default"}, except)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func (h house) awaitHeld(t *testing.T, count int) []Held {
+	t.Helper()
+	var list []Held
+	eventually(t, fmt.Sprintf("%d tasks are held", count), func() bool { list = h.held(t); return len(list) == count })
+	return list
+}
+
+func TestWhatIsHeldSaysByWhom(t *testing.T) {
+	t.Parallel()
+	h := holding(t, "worker-a", blocking(t))
+	enqueue(t, h.rdb, "one", asynq.TaskID("1"))
+	enqueue(t, h.rdb, "two", asynq.TaskID("2"))
+	list := h.awaitHeld(t, 2)
+	want := []Held{{Queue: "default", ID: "1", Holder: "worker-a"}, {Queue: "default", ID: "2", Holder: "worker-a"}}
+	if diff := cmp.Diff(want, list, cmpopts.IgnoreFields(Held{}, "LeaseEnds"), cmpopts.SortSlices(func(a, b Held) bool { return a.ID < b.ID })); diff != "" {
+		t.Errorf("ListHeld() (-want +got):\n%s", diff)
+	}
+	if left := time.Until(list[0].LeaseEnds); left < 10*time.Second || left > 31*time.Second {
+		t.Errorf("the lease ends in %s, want some 30 s", left)
+	}
+	if got := h.held(t, "someone", "worker-a"); len(got) != 0 {
+		t.Errorf("ListHeld() without worker-a's = %v, want nothing", got)
+	}
+	if at := h.hook.LastTurn("default"); time.Since(at) > 20*time.Second {
+		t.Errorf("LastTurn() = %v, want a moment ago", at)
+	}
+	if at := h.hook.LastTurn("other"); !at.IsZero() {
+		t.Errorf("LastTurn() of a queue that nobody serves = %v", at)
+	}
+}
+
+// TestATaskIsTakenOverOnce has many try at once, and then lets the old holder
+// come to its end: what it says falls on nothing.
+func TestATaskIsTakenOverOnce(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	h := holding(t, "sleeper", func(context.Context, *asynq.Task) error { <-release; return nil })
+	headers := map[string]string{"traceparent": "00-1-2-01"}
+	task := asynq.NewTaskWithHeaders("send", []byte("sealed"), headers, asynq.TaskID("m"), asynq.MaxRetry(7), asynq.Timeout(9*time.Second))
+	if _, err := asynq.NewClientFromRedisClient(h.rdb).Enqueue(task); err != nil {
+		t.Fatal(err)
+	}
+	old := h.awaitHeld(t, 1)[0]
+	if err := h.rdb.Set(t.Context(), "asynq:{default}:paused", 1, 0).Err(); err != nil { // so that what is taken over stays
+		t.Fatal(err)
+	}
+	raw, err := old.Message(t.Context(), h.rdb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := Decode(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	results := make([]error, 20)
+	for i := range results {
+		wg.Go(func() { results[i] = old.TakeOver(t.Context(), h.rdb, info, "m~1", time.Time{}) })
+	}
+	wg.Wait()
+	won := 0
+	for _, err := range results {
+		switch {
+		case err == nil:
+			won++
+		case !errors.Is(err, ErrGone):
+			t.Errorf("TakeOver() = %v, want nil or ErrGone", err)
+		}
+	}
+	if won != 1 {
+		t.Errorf("%d of %d took the task over, want 1", won, len(results))
+	}
+	close(release) // the old holder acknowledges
+	h.stop()
+	got, err := h.queue.GetTaskInfo("default", "m~1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &asynq.TaskInfo{
+		ID: "m~1", Queue: "default", Type: "send", Payload: []byte("sealed"), Headers: headers,
+		State: asynq.TaskStatePending, MaxRetry: 7, Timeout: 9 * time.Second,
+	}
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(asynq.TaskInfo{}, "NextProcessAt")); diff != "" {
+		t.Errorf("the task that was taken over (-want +got):\n%s", diff)
+	}
+	if _, err := h.queue.GetTaskInfo("default", "m"); !errors.Is(err, asynq.ErrTaskNotFound) {
+		t.Errorf("the old task: %v, want it gone", err)
+	}
+	if n := len(h.held(t)); n != 0 {
+		t.Errorf("%d tasks are held, want none", n)
+	}
+}
+
+func TestATaskThatIsTakenOverIsFirstInLine(t *testing.T) {
+	t.Parallel()
+	h := holding(t, "dead", blocking(t))
+	enqueue(t, h.rdb, "held", asynq.TaskID("m"))
+	old := h.awaitHeld(t, 1)[0]
+	if err := h.rdb.Set(t.Context(), "asynq:{default}:paused", 1, 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	enqueue(t, h.rdb, "later", asynq.TaskID("n"))
+	h.takeOver(t, old, time.Time{})
+	if err := h.rdb.LPush(t.Context(), "asynq:{default}:pending", "newest").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if next := h.rdb.LIndex(t.Context(), "asynq:{default}:pending", -1).Val(); next != "m~1" {
+		t.Errorf("the next task is %q, want m~1", next)
+	}
+}
+
+func (h house) takeOver(t *testing.T, old Held, due time.Time) {
+	t.Helper()
+	raw, err := old.Message(t.Context(), h.rdb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := Decode(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := old.TakeOver(t.Context(), h.rdb, info, old.ID+"~1", due); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestATaskCanBeTakenOverForLater(t *testing.T) {
+	t.Parallel()
+	h := holding(t, "dead", blocking(t))
+	enqueue(t, h.rdb, "held", asynq.TaskID("m"))
+	due := time.Now().Add(time.Hour).Truncate(time.Second)
+	h.takeOver(t, h.awaitHeld(t, 1)[0], due)
+	got, err := h.queue.GetTaskInfo("default", "m~1")
+	if err != nil || got.State != asynq.TaskStateScheduled || !got.NextProcessAt.Equal(due) {
+		t.Errorf("the task is %+v, %v; want it scheduled for %v", got, err, due)
+	}
+}
+
+// TestAnotherHoldersTaskIsLeftAlone looks before a task changes hands, and acts
+// after.
+func TestAnotherHoldersTaskIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	h := holding(t, "second", blocking(t))
+	enqueue(t, h.rdb, "held", asynq.TaskID("m"))
+	stale := h.awaitHeld(t, 1)[0]
+	stale.Holder = "first"
+	if err := stale.Drop(t.Context(), h.rdb); !errors.Is(err, ErrGone) {
+		t.Errorf("Drop() of another's task = %v, want ErrGone", err)
+	}
+	h.awaitHeld(t, 1)
+}
+
+// TestIDsWithoutTasksAreDropped has ids in the lists whose tasks were deleted by
+// hand: asynq alone makes empty tasks of them.
+func TestIDsWithoutTasksAreDropped(t *testing.T) {
+	t.Parallel()
+	ran := make(chan string, 10)
+	h := holding(t, "worker", func(_ context.Context, task *asynq.Task) error { ran <- task.Type(); return nil })
+	for _, ghost := range []string{"ghost-1", "ghost-2"} {
+		if err := h.rdb.LPush(t.Context(), "asynq:{default}:pending", ghost).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	enqueue(t, h.rdb, "real")
+	select {
+	case got := <-ran:
+		if got != "real" {
+			t.Errorf("%q ran, want the real task", got)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("the real task never ran")
+	}
+	eventually(t, "nothing is left", func() bool {
+		keys, err := h.rdb.Keys(t.Context(), "asynq:{default}:t:*").Result()
+		return err == nil && len(keys) == 0 && len(h.held(t)) == 0
+	})
+	// One that is already held: deleted while it ran.
+	if err := h.rdb.LPush(t.Context(), "asynq:{default}:active", "ghost-3").Err(); err != nil {
+		t.Fatal(err)
+	}
+	ghost := h.held(t)[0]
+	if _, err := ghost.Message(t.Context(), h.rdb); !errors.Is(err, ErrGone) {
+		t.Errorf("Message() = %v, want ErrGone", err)
+	}
+	if err := ghost.Drop(t.Context(), h.rdb); err != nil {
+		t.Errorf("Drop() = %v", err)
+	}
+	if n := len(h.held(t)); n != 0 {
+		t.Errorf("%d ids are left", n)
+	}
+}
+
+func TestWhatIsNoMessageIsNotDecoded(t *testing.T) {
+	t.Parallel()
+	for _, raw := range []string{"\xff\xff", "not protobuf", "\x0a\x02\xff\xfe"} {
+		if info, err := Decode([]byte(raw)); err == nil {
+			t.Errorf("Decode(%q) = %+v, want an error", raw, info)
+		}
+	}
+}
+
+// TestHeldTasksAreListedAfterAScriptFlush flushes the scripts that a pipeline
+// cannot load by itself.
+func TestHeldTasksAreListedAfterAScriptFlush(t *testing.T) {
+	t.Parallel()
+	h := holding(t, "worker", blocking(t))
+	enqueue(t, h.rdb, "held")
+	h.awaitHeld(t, 1)
+	if err := h.rdb.ScriptFlush(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(h.held(t)); n != 1 {
+		t.Errorf("%d tasks are held, want 1", n)
+	}
+	enqueue(t, h.rdb, "another")
+	h.awaitHeld(t, 2)
+}
+
+func TestWhatIsBeingAcknowledgedIsKnown(t *testing.T) {
+	t.Parallel()
+	h := &Hook{}
+	reached, release := make(chan struct{}), make(chan struct{})
+	run := h.ProcessHook(func(context.Context, redis.Cmder) error {
+		close(reached)
+		<-release
+		return nil
+	})
+	done := make(chan error, 1)
+	go func() {
+		done <- run(t.Context(), redis.NewCmd(t.Context(), "evalsha", "sha", 3, "asynq:{q}:active", "asynq:{q}:lease", "asynq:{q}:t:m~1", "m~1"))
+	}()
+	<-reached
+	if !h.Acknowledging("m~1") || h.Acknowledging("m") {
+		t.Errorf("Acknowledging(m~1, m) = %v, %v; want true, false", h.Acknowledging("m~1"), h.Acknowledging("m"))
+	}
+	close(release)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if h.Acknowledging("m~1") {
+		t.Error("still acknowledging after the end")
+	}
+}
