@@ -1,8 +1,6 @@
 package worker
 
 import (
-	"fmt"
-
 	"github.com/rs/zerolog"
 
 	"github.com/otpq/otpq/status"
@@ -63,17 +61,4 @@ func level(v *verdict) zerolog.Level {
 		return zerolog.WarnLevel
 	}
 	return zerolog.DebugLevel
-}
-
-// asynqLog hands asynq's own log lines to zerolog.
-type asynqLog struct{ log zerolog.Logger }
-
-func (l asynqLog) Debug(args ...any) { l.log.Debug().Msg(fmt.Sprint(args...)) }
-func (l asynqLog) Info(args ...any)  { l.log.Debug().Msg(fmt.Sprint(args...)) } // start and stop of each of its loops
-func (l asynqLog) Warn(args ...any)  { l.log.Warn().Msg(fmt.Sprint(args...)) }
-func (l asynqLog) Error(args ...any) { l.log.Error().Msg(fmt.Sprint(args...)) }
-
-// Fatal only logs: a library does not end this process.
-func (l asynqLog) Fatal(args ...any) {
-	l.log.WithLevel(zerolog.FatalLevel).Msg(fmt.Sprint(args...))
 }

@@ -372,6 +372,16 @@ func (p *pipeline) seed(a *attempt) status.Record {
 	return status.NewRecord(a.message, recipient)
 }
 
+// guard turns a panic of f into an error.
+func guard(f func() error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic at %s", panicSite())
+		}
+	}()
+	return f()
+}
+
 // panicSite tells where a panic came from, without its value: that may quote a
 // request.
 func panicSite() string {

@@ -135,7 +135,9 @@ func (r *recovery) takeAll(ctx context.Context, ripe []asynqredis.Held) error {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			if err := r.take(ctx, h); !errors.Is(err, asynqredis.ErrGone) { // another worker was quicker
+			// A panic here would end the process, and every other that tries the same.
+			err := guard(func() error { return r.take(ctx, h) })
+			if !errors.Is(err, asynqredis.ErrGone) { // another worker was quicker
 				errs[i] = err
 			}
 		})

@@ -140,7 +140,7 @@ func (r *rig) awaitState(id string, want status.State) status.Record {
 }
 
 // patience only ends tests that would hang; machines are shared and slow at times.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 func eventually(t *testing.T, ok func() bool, otherwise func() string) {
 	t.Helper()

@@ -149,24 +149,6 @@ func (w *Worker) addProvider(cfg ProviderConfig) {
 	}
 }
 
-// retryDelay tells asynq when to run a task again. It may not panic: asynq calls
-// it outside its own recover.
-func retryDelay(_ int, err error, _ *asynq.Task) time.Duration {
-	var d *deferral
-	if errors.As(err, &d) {
-		return max(0, time.Until(d.next))
-	}
-	// A lost lease, a timeout or a panic that the pipeline did not see: the
-	// record decides what happens, so soon is as good as late.
-	return time.Second
-}
-
-// isFailure tells asynq's statistics whether an attempt failed. It may not panic.
-func isFailure(err error) bool {
-	var d *deferral
-	return !errors.As(err, &d) || d.failed
-}
-
 // ErrNoRedis means that Redis does not answer. Start may be called again.
 var ErrNoRedis = errors.New("redis does not answer")
 
