@@ -24,8 +24,9 @@ func (a *app) statusCommand() *cobra.Command {
 				return err
 			}
 			defer rdb.Close()
+			id := tasks.MessageID(args[0]) // dashboards show task ids
 			if watch {
-				return follow(cmd.Context(), store.Get, args[0], func(r status.Record) error {
+				return follow(cmd.Context(), store.Get, id, func(r status.Record) error {
 					if a.json {
 						return a.printJSON(r)
 					}
@@ -35,7 +36,7 @@ func (a *app) statusCommand() *cobra.Command {
 			}
 			ctx, cancel := withTimeout(cmd.Context())
 			defer cancel()
-			r, err := store.Get(ctx, args[0])
+			r, err := store.Get(ctx, id)
 			if err != nil {
 				return err
 			}
@@ -55,8 +56,8 @@ func (a *app) statusCommand() *cobra.Command {
 const followInterval = 100 * time.Millisecond
 
 // overdue is how long after its deadline a message is at its end when a worker
-// lives. A task whose worker was killed comes back only after two minutes.
-const overdue = 120*time.Second + tasks.TaskTimeout
+// lives: what a killed worker held may be claimed for half a minute.
+const overdue = 30*time.Second + tasks.TaskTimeout
 
 // follow calls seen with the record now and at each change, until the message
 // has come to its end. A Redis that is away for a moment does not end it; a
@@ -104,18 +105,19 @@ func (a *app) cancelCommand() *cobra.Command {
 				return err
 			}
 			defer rdb.Close()
+			id := tasks.MessageID(args[0])
 			ctx, cancel := withTimeout(cmd.Context())
 			defer cancel()
-			if err := status.Cancel(ctx, store, args[0], time.Now()); err != nil {
+			if err := status.Cancel(ctx, store, id, time.Now()); err != nil {
 				return err
 			}
 			if a.json {
-				return a.printJSON(map[string]string{"id": args[0], "state": string(status.Canceled)})
+				return a.printJSON(map[string]string{"id": id, "state": string(status.Canceled)})
 			}
-			if _, err := fmt.Fprintf(a.out, "%s canceled\n", args[0]); err != nil {
+			if _, err := fmt.Fprintf(a.out, "%s canceled\n", id); err != nil {
 				return err
 			}
-			if r, err := store.Get(ctx, args[0]); err == nil && r.Reason == status.ReasonMaybeSent {
+			if r, err := store.Get(ctx, id); err == nil && r.Reason == status.ReasonMaybeSent {
 				fmt.Fprintln(a.err, "an earlier attempt may have sent the code all the same")
 			}
 			return nil

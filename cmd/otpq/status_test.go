@@ -136,7 +136,8 @@ func TestAMessageThatNobodyWorksOnIsNotWatchedForEver(t *testing.T) {
 func TestCancel(t *testing.T) {
 	r := newRig(t)
 	id := r.send()
-	r.otpq("cancel", id).want(t, exitDone).wantOut(t, id+" canceled")
+	r.otpq("cancel", id+"~1").want(t, exitDone).wantOut(t, id+" canceled") // the task's id, as dashboards show it
+	r.otpq("status", id+"~1").want(t, exitDone).wantOut(t, id, "canceled")
 	got := decode[map[string]string](t, r.otpq("cancel", id, "--json").want(t, exitDone))
 	if diff := cmp.Diff(map[string]string{"id": id, "state": "canceled"}, got); diff != "" {
 		t.Errorf("cancel --json (-want +got):\n%s", diff)
