@@ -277,6 +277,22 @@ func TestATaskWhoseDequeueWasNotHeardOfGoesOn(t *testing.T) {
 	}
 }
 
+// TestWhatALivingWorkerWorksOnIsLeftToIt has a request take longer than a dead
+// worker's task is left alone.
+func TestWhatALivingWorkerWorksOnIsLeftToIt(t *testing.T) {
+	r := newRig(t)
+	f := &fake{send: func(context.Context, int) providers.Outcome {
+		<-time.After((sightings + 3) * roundInterval)
+		return accepted
+	}}
+	r.start(nil, f.config(func(pc *ProviderConfig) { pc.Timeout = 10 * time.Second }))
+	r.start(nil, f.config()) // another that looks
+	r.awaitState(r.send(), status.Accepted)
+	if log := r.log.String(); strings.Contains(log, "taken over") || len(f.requests()) != 1 {
+		t.Errorf("%d requests; the log says:\n%s", len(f.requests()), log)
+	}
+}
+
 // TestATakeoverKeepsTheWaitThatWasAskedFor takes a task over whose record is
 // waiting, as when the worker died between the record and the acknowledgement.
 func TestATakeoverKeepsTheWaitThatWasAskedFor(t *testing.T) {
