@@ -383,6 +383,9 @@ func TestALostAcknowledgementCostsNoSecondRequest(t *testing.T) {
 			if n := len(f.requests()); n != 1 || rec.PossibleDuplicate {
 				t.Errorf("%d requests, possible duplicate %v; want one, and none", n, rec.PossibleDuplicate)
 			}
+			if strings.Contains(r.log.String(), "taken over") {
+				t.Errorf("the task was taken for orphaned while it was acknowledged:\n%s", r.log)
+			}
 		})
 	}
 }

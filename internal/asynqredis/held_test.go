@@ -228,6 +228,24 @@ func TestAnotherHoldersTaskIsLeftAlone(t *testing.T) {
 	h.awaitHeld(t, 1)
 }
 
+// TestATaskThatIsWaitingAgainIsLeftAlone looks while a task runs, and acts once
+// its holder has put it off.
+func TestATaskThatIsWaitingAgainIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	h := holding(t, "worker", func(context.Context, *asynq.Task) error { <-release; return errors.New("not now") })
+	enqueue(t, h.rdb, "held", asynq.TaskID("m"))
+	seen := h.awaitHeld(t, 1)[0]
+	close(release)
+	h.awaitHeld(t, 0)
+	if err := seen.Drop(t.Context(), h.rdb); !errors.Is(err, ErrGone) {
+		t.Errorf("Drop() = %v, want ErrGone", err)
+	}
+	if got, err := h.queue.GetTaskInfo("default", "m"); err != nil || got.State != asynq.TaskStateRetry {
+		t.Errorf("the task is %+v, %v; want it waiting for its retry", got, err)
+	}
+}
+
 // TestIDsWithoutTasksAreDropped has ids in the lists whose tasks were deleted by
 // hand: asynq alone makes empty tasks of them.
 func TestIDsWithoutTasksAreDropped(t *testing.T) {
