@@ -505,3 +505,31 @@ func TestBeatsAreTimedByRedis(t *testing.T) {
 		t.Errorf("after a beat there are %v, want the old one gone", left)
 	}
 }
+
+// panicOnGet is a store with a bug.
+type panicOnGet struct{ status.Store }
+
+func (panicOnGet) Get(context.Context, string) (status.Record, error) { panic("a bug in the store") }
+
+// TestAPanicInARecoveryEndsNothing meets a bug with a dead worker's task in hand:
+// every worker would die of it, one after the other.
+func TestAPanicInARecoveryEndsNothing(t *testing.T) {
+	r := newRig(t)
+	w, stop := r.start(nil, always(accepted).config())
+	stop()
+	queue := tasks.QueueName("unimedbh", tasks.Interactive)
+	id := r.send()
+	r.mustDo("RPOPLPUSH", "asynq:{"+queue+"}:pending", "asynq:{"+queue+"}:active")
+	r.mustDo("HSET", "asynq:{"+queue+"}:t:"+id, "state", "active", "otpq_holder", "long-dead")
+	if _, err := livingWorkers(t.Context(), r.rdb, silentAfter, w.recovery.self); err != nil {
+		t.Fatal(err)
+	}
+	w.recovery.store = panicOnGet{}
+	var err error
+	for range sightings {
+		err = errors.Join(err, w.recovery.round(t.Context()))
+	}
+	if err == nil || !strings.Contains(err.Error(), "panic") || strings.Contains(err.Error(), "a bug in") {
+		t.Errorf("round() = %v, want it to say where a panic came from, and not its value", err)
+	}
+}
