@@ -9,23 +9,23 @@ if redis.call('EXISTS', key) == 0 then
   redis.call('HSET', key, unpack(ARGV, 6))
   expire(key, now, 'queued', retention)
 end
-local r = redis.call('HMGET', key, 'state', 'claim', 'claimed', 'n', 'spent', 'ambiguous')
-local state, owner, claimed = r[1], r[2], tonumber(r[3] or '0')
-local n, spent, ambiguous = tonumber(r[4] or '0'), tonumber(r[5] or '0'), tonumber(r[6] or '0')
+local r = redis.call('HMGET', key, 'state', 'claim', 'claimed', 'taken', 'n', 'spent', 'ambiguous')
+local state, owner, claimed, taken = r[1], r[2], tonumber(r[3] or '0'), r[4]
+local n, spent, ambiguous = tonumber(r[5] or '0'), tonumber(r[6] or '0'), tonumber(r[7] or '0')
 
 if state == 'sending' then
   if owner == token then -- the reply to our own claim was lost
-    local started = redis.call('HGET', key, 'a' .. n)
-    if started ~= r[3] then -- it took over what another had begun, and may have sent
-      return {'abandoned', n, spent, ambiguous, started}
+    if not taken and claimed > 0 then
+      return {'claimed', n, spent, ambiguous, ''}
     end
-    return {'claimed', n, spent, ambiguous, ''}
+    -- It took over what another had begun and may have sent, or it was released.
+    return {'abandoned', n, spent, ambiguous, redis.call('HGET', key, 'a' .. n)}
   end
   local busy_until = claimed + abandoned_after
   if now < busy_until then
     return {'busy', n, spent, ambiguous, tostring(busy_until)}
   end
-  redis.call('HSET', key, 'claim', token, 'claimed', ARGV[1])
+  redis.call('HSET', key, 'claim', token, 'claimed', ARGV[1], 'taken', 1)
   return {'abandoned', n, spent, ambiguous, redis.call('HGET', key, 'a' .. n)}
 end
 if not string.find(from, '|' .. state .. '|', 1, true) then

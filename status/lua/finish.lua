@@ -31,7 +31,7 @@ redis.call('HSET', key, attempt, line)
 if tonumber(ARGV[3]) > tonumber(redis.call('HGET', key, 'n') or '0') then -- Redis lost the claim
   redis.call('HSET', key, 'n', ARGV[3])
 end
-redis.call('HDEL', key, 'claim', 'claimed', 'payload')
+redis.call('HDEL', key, 'claim', 'claimed', 'taken', 'payload')
 if spent == '1' then redis.call('HINCRBY', key, 'spent', 1) end
 if ambiguous == '1' then redis.call('HINCRBY', key, 'ambiguous', 1) end
 apply(key, now, to, retention, 10, #ARGV)

@@ -25,8 +25,4 @@ if missing then
   redis.call('HSET', key, unpack(ARGV, 6 + changes))
 end
 apply(key, now, to, retention, 6, 5 + changes)
-if (to == 'expired' or to == 'canceled') and tonumber(redis.call('HGET', key, 'ambiguous') or '0') > 0 then
-  -- No further request is made, but one that was may have been acted on.
-  redis.call('HSET', key, 'reason', 'maybe_sent')
-end
 return {'ok', to}

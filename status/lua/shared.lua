@@ -18,7 +18,8 @@ local function expire(key, now, state, retention)
 end
 
 -- Moves a record to a state with the fields ARGV[first], value, ... up to
--- ARGV[last]. An empty value deletes the field.
+-- ARGV[last]. An empty value deletes the field. What ends because its time is
+-- over tells when an attempt at it may have been acted on.
 local function apply(key, now, state, retention, first, last)
   redis.call('HSET', key, 'state', state, 'updated', now)
   for i = first, last, 2 do
@@ -27,6 +28,9 @@ local function apply(key, now, state, retention, first, last)
     else
       redis.call('HSET', key, ARGV[i], ARGV[i + 1])
     end
+  end
+  if (state == 'expired' or state == 'canceled') and tonumber(redis.call('HGET', key, 'ambiguous') or '0') > 0 then
+    redis.call('HSET', key, 'reason', 'maybe_sent')
   end
   expire(key, now, state, retention)
 end

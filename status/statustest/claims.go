@@ -139,6 +139,12 @@ var claimRules = []rule{{
 		p.wantClaim(id, "b", at(abandonedAfter), want)
 		p.wantClaim(id, "b", at(abandonedAfter), want)
 		p.wantClaim(id, "b", at(abandonedAfter+time.Second), want)
+
+		id = p.create()
+		p.claim(id, "dead/1", start)
+		p.release(id, "dead")
+		p.wantClaim(id, "b", start, want) // its clock is behind: the same millisecond
+		p.wantClaim(id, "b", start, want)
 	},
 }, {
 	name: "a message at its end is over, whoever claims it",
@@ -209,7 +215,7 @@ var claimRules = []rule{{
 		duplicate(true, "in the end")
 	},
 }, {
-	name: "what ends without a request tells when an earlier one may have been acted on",
+	name: "what expires or is canceled tells when a request for it may have been acted on",
 	why:  "an app takes expired or canceled for not sent, and sends a second code",
 	check: func(p *probe) {
 		for _, to := range []status.State{status.Expired, status.Canceled} {
@@ -224,6 +230,17 @@ var claimRules = []rule{{
 					p.Errorf("ambiguous %v: %s (%s), want %s (%s)", ambiguous, got.State, got.Reason, to, want)
 				}
 			}
+		}
+		// A dead worker's attempt, and one that was claimed only to end the message.
+		id := p.overtaken(status.Expired)
+		if got := p.get(id); got.Reason != status.ReasonMaybeSent {
+			p.Errorf("expired with a lost attempt: reason %q, want %q", got.Reason, status.ReasonMaybeSent)
+		}
+		id = p.overtaken(status.Deferred)
+		p.claim(id, "last", at(3*time.Minute))
+		p.finish(result(id, "last", 2, status.Expired, at(3*time.Minute)))
+		if got := p.get(id); got.Reason != status.ReasonMaybeSent {
+			p.Errorf("expired after a lost attempt: reason %q, want %q", got.Reason, status.ReasonMaybeSent)
 		}
 	},
 }, {
