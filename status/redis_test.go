@@ -32,7 +32,10 @@ func newStore(rdb redis.UniversalClient) *status.Redis {
 	return status.NewRedis(rdb, status.Retention{Records: keepRecords, DeadLetters: keepDead})
 }
 
-func must(t testing.TB, err error) {
+func must(t interface {
+	Helper()
+	Fatal(args ...any)
+}, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
