@@ -104,8 +104,8 @@ func toyDefinition(change func(*toy)) providers.Definition {
 
 var toyAccepted = answer("200 OK", "application/json", `{"ok":true}`)
 
-// broken runs the rules against a provider and returns the names of those it breaks.
-func broken(t *testing.T, d providers.Definition) []string {
+// broken runs rules against a provider and returns the names of those it breaks.
+func broken(t *testing.T, d providers.Definition, rules []rule) []string {
 	t.Helper()
 	var names []string
 	for _, r := range rules {
@@ -119,7 +119,7 @@ func broken(t *testing.T, d providers.Definition) []string {
 }
 
 func TestASoundProviderKeepsEveryRule(t *testing.T) {
-	if got := broken(t, toyDefinition(nil)); len(got) > 0 {
+	if got := broken(t, toyDefinition(nil), rules); len(got) > 0 {
 		t.Errorf("broken rules: %q", got)
 	}
 }
@@ -146,6 +146,27 @@ func naive(ctx context.Context, t *toy, r toyRequest) (providers.Outcome, bool) 
 	return providers.Outcome{Kind: providers.Rejected, Reason: providers.ReasonInvalidRequest, HTTPStatus: resp.StatusCode, Err: fmt.Errorf("%s", body)}, true
 }
 
+// withTransport is a client that reads every reply to its end, over connections of
+// net/http's own.
+func withTransport(transport *http.Transport) func(context.Context, *toy, toyRequest) (providers.Outcome, bool) {
+	return func(ctx context.Context, t *toy, r toyRequest) (providers.Outcome, bool) {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.settings.BaseURL+"/send", strings.NewReader("x"))
+		if err != nil {
+			return providers.Retry(providers.ReasonConnection, 0, err), true
+		}
+		resp, err := transport.RoundTrip(req)
+		if err != nil {
+			return providers.Unknown(providers.ReasonConnectionLost, errors.New("lost")), true
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return providers.Unknown(providers.ReasonConnectionLost, errors.New("lost")), true
+		}
+		return t.classify(vendorhttp.Reply{Status: resp.StatusCode, Header: resp.Header, Body: body}), true
+	}
+}
+
 func TestEachFlawBreaksItsRule(t *testing.T) {
 	for name, c := range map[string]struct {
 		flaw   func(*toy)
@@ -157,11 +178,12 @@ func TestEachFlawBreaksItsRule(t *testing.T) {
 				"a refused connection is a retry, since nothing left", // its error holds the URL
 				"a reply that is lost is ambiguous",
 				"a reply that is no HTTP is ambiguous",
-				"a success cut off in mid-body is ambiguous",
-				"a slow vendor yields to the context",
+				"a connection cut while the request leaves is ambiguous",
+				"a reply whose length is wrong means what arrived of it",
+				"a vendor that says nothing more yields to the context",
+				"a reply that drips yields to the context",
 				"what does not say success is never accepted",
-				"a redirect is never followed",
-				"a reply without end is bounded and not accepted",
+				"a redirect is never followed, nor a loop of them",
 				"a status that the page does not list has one meaning",
 				"Retry-After is obeyed as seconds and as a date",
 				"a vendor that echoes the request leaks nothing",
@@ -192,7 +214,13 @@ func TestEachFlawBreaksItsRule(t *testing.T) {
 					return t.post(context.WithoutCancel(ctx), r), true
 				}
 			},
-			[]string{"a slow vendor yields to the context", "a context that has ended makes no request"},
+			[]string{
+				"a TLS handshake that fails is a retry, since nothing left",
+				"a vendor that says nothing more yields to the context",
+				"a reply that drips yields to the context",
+				"a reply that comes too late answers nobody",
+				"a context that has ended makes no request",
+			},
 		},
 		"a client that takes any 2xx": {
 			func(t *toy) {
@@ -204,6 +232,58 @@ func TestEachFlawBreaksItsRule(t *testing.T) {
 				}
 			},
 			[]string{"what does not say success is never accepted", "a success with another 2xx status is not accepted"},
+		},
+		"a client of net/http's own connections": {
+			func(t *toy) { t.flaw = withTransport(&http.Transport{}) },
+			[]string{"what a reply leaves behind answers nobody"},
+		},
+		"a client that follows redirects": {
+			func(t *toy) {
+				t.flaw = func(ctx context.Context, t *toy, r toyRequest) (providers.Outcome, bool) {
+					out := t.post(ctx, r)
+					for out.Reason == providers.ReasonRedirect && out.Kind == providers.RetryLater {
+						if out = t.post(ctx, r); ctx.Err() != nil {
+							break
+						}
+					}
+					return out, true
+				}
+			},
+			[]string{"a redirect is never followed, nor a loop of them"},
+		},
+		"a client that takes no connection for a lost one": {
+			func(t *toy) {
+				t.flaw = func(ctx context.Context, t *toy, r toyRequest) (providers.Outcome, bool) {
+					out := t.post(ctx, r)
+					if out.Reason == providers.ReasonConnection {
+						out.Kind, out.Reason = providers.Ambiguous, providers.ReasonConnectionLost
+					}
+					return out, true
+				}
+			},
+			[]string{"a refused connection is a retry, since nothing left", "a TLS handshake that fails is a retry, since nothing left"},
+		},
+		"a client that takes a lost connection for none": {
+			func(t *toy) {
+				t.flaw = func(ctx context.Context, t *toy, r toyRequest) (providers.Outcome, bool) {
+					out := t.post(ctx, r)
+					if out.Reason == providers.ReasonConnectionLost {
+						out.Kind, out.Reason = providers.RetryLater, providers.ReasonConnection
+					}
+					return out, true
+				}
+			},
+			[]string{
+				"a connection cut while the request leaves is ambiguous",
+				"a reply that is lost is ambiguous",
+				"a reply that is no HTTP is ambiguous",
+				"a reply whose length is wrong means what arrived of it",
+				"a reply without end is bounded and not accepted",
+			},
+		},
+		"a client that reads all there is": {
+			func(t *toy) { t.flaw = withTransport(&http.Transport{DisableKeepAlives: true}) },
+			[]string{"a reply without end is bounded and not accepted"},
 		},
 		"a client that doubles every request": {
 			func(t *toy) {
@@ -219,7 +299,8 @@ func TestEachFlawBreaksItsRule(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := broken(t, toyDefinition(c.flaw))
+			tried := slices.DeleteFunc(slices.Clone(rules), func(r rule) bool { return !slices.Contains(c.broken, r.name) })
+			got := broken(t, toyDefinition(c.flaw), tried)
 			for _, want := range c.broken {
 				if !slices.Contains(got, want) {
 					t.Errorf("%s does not break the rule %q", name, want)

@@ -1,17 +1,13 @@
 package providertest
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/otpq/otpq/providers"
 )
@@ -26,19 +22,22 @@ type rule struct {
 // and ends with how a provider is made.
 var rules = []rule{
 	{"a refused connection is a retry, since nothing left", refused},
-	{"a TLS handshake that fails is a retry, since nothing left", notTLS},
+	{"a TLS handshake that fails is a retry, since nothing left", brokenTLS},
 	{"a context that has ended makes no request", alreadyEnded},
+	{"a connection cut while the request leaves is ambiguous", cutRequest},
 	{"a reply that is lost is ambiguous", lostReply},
 	{"a reply that is no HTTP is ambiguous", gibberish},
-	{"a success cut off in mid-body is ambiguous", cutBody},
-	{"a slow vendor yields to the context", slowVendor},
-	{"a success that drips yields to the context", drippingBody},
+	{"a reply whose length is wrong means what arrived of it", wrongLength},
+	{"a vendor that says nothing more yields to the context", silence},
+	{"a reply that drips yields to the context", drips},
+	{"a reply that comes too late answers nobody", lateReply},
+	{"what a reply leaves behind answers nobody", leftover},
 	{"a connection that dies idle costs no second request", deadIdle},
 	{"twenty sends at once make twenty requests", concurrent},
 	{"what does not say success is never accepted", notSuccess},
 	{"a success with another 2xx status is not accepted", otherSuccess},
-	{"a redirect is never followed", redirects},
-	{"a reply without end is bounded and not accepted", hugeReply},
+	{"a redirect is never followed, nor a loop of them", redirects},
+	{"a reply without end is bounded and not accepted", endless},
 	{"a status that the page does not list has one meaning", statuses},
 	{"Retry-After is obeyed as seconds and as a date", retryAfter},
 	{"a vendor that echoes the request leaks nothing", echo},
@@ -59,16 +58,6 @@ func refused(k *kit) error {
 	l.Close()
 	out, err := k.send(context.Background(), url)
 	return errors.Join(err, expect(out, providers.RetryLater, providers.ReasonConnection))
-}
-
-func notTLS(k *kit) error {
-	v, err := startVendor(always(k.accepted))
-	if err != nil {
-		return err
-	}
-	defer v.close()
-	out, err := k.send(context.Background(), strings.Replace(v.url, "http:", "https:", 1))
-	return errors.Join(err, expect(out, providers.RetryLater, providers.ReasonConnection), v.expectRequests(0))
 }
 
 func alreadyEnded(k *kit) error {
@@ -106,64 +95,6 @@ func (k *kit) lose(reply func(net.Conn, recorded) bool) error {
 	defer v.close()
 	out, err := k.send(context.Background(), v.url)
 	return errors.Join(err, expect(out, providers.Ambiguous, providers.ReasonConnectionLost), v.expectRequests(1))
-}
-
-func cutBody(k *kit) error {
-	head, body := parts(k.accepted)
-	// One byte short of the announced length, and a chunk that never comes.
-	short := append(bytes.Clone(head), body[:len(body)-1]...)
-	chunk := fmt.Sprintf("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n", len(body), body)
-	return errors.Join(k.lose(always(short)), k.lose(always([]byte(chunk))))
-}
-
-func slowVendor(k *kit) error {
-	return k.outlast(func(c net.Conn, _ recorded) bool { return untilClosed(c) })
-}
-
-func drippingBody(k *kit) error {
-	// A byte now and then keeps any limit between two reads from ending it.
-	return k.outlast(func(c net.Conn, _ recorded) bool {
-		drop := time.NewTicker(10 * time.Millisecond)
-		defer drop.Stop()
-		_, err := c.Write([]byte("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 50000\r\n\r\n"))
-		for err == nil {
-			<-drop.C
-			_, err = c.Write([]byte(" "))
-		}
-		return false
-	})
-}
-
-// untilClosed reads until the other side leaves.
-func untilClosed(c net.Conn) bool {
-	_, _ = c.Read(make([]byte, 1))
-	return false
-}
-
-func (k *kit) outlast(reply func(net.Conn, recorded) bool) error {
-	v, err := startVendor(reply)
-	if err != nil {
-		return err
-	}
-	defer v.close()
-	const patience = 150 * time.Millisecond
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	type result struct {
-		out providers.Outcome
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		out, err := k.send(ctx, v.url)
-		done <- result{out, err}
-	}()
-	select {
-	case r := <-done:
-		return errors.Join(r.err, expect(r.out, providers.Ambiguous, providers.ReasonTimeout), v.expectRequests(1))
-	case <-time.After(patience + k.soon/2):
-		return errors.New("Send() has not returned long after its context ended")
-	}
 }
 
 func deadIdle(k *kit) error {
@@ -232,20 +163,26 @@ func notSuccess(k *kit) error {
 	ok := string(success)
 	var errs []error
 	for name, body := range map[string]string{
-		"a captive portal's page": "<!DOCTYPE html><html><body>Bem-vindo</body></html>",
-		"nothing":                 "",
-		"white space":             "\n \n",
-		"null":                    "null",
-		"an empty list":           "[]",
-		"a list with the success": "[" + ok + "]",
-		"an empty object":         "{}",
-		"true":                    "true",
-		"a string":                `"ok"`,
-		"a success and a half":    ok + ok[:1],
-		"two successes":           ok + "\n" + ok,
-		"a success cut short":     ok[:len(ok)-1],
-		"a success after garbage": ")]}'" + ok,
-		"a compressed reply":      "\x1f\x8b\x08\x00\x00\x00\x00\x00",
+		"a captive portal's page":  "<!DOCTYPE html><html><body>Bem-vindo</body></html>",
+		"nothing":                  "",
+		"white space":              "\n \n",
+		"null":                     "null",
+		"an empty list":            "[]",
+		"a list with the success":  "[" + ok + "]",
+		"an empty object":          "{}",
+		"true":                     "true",
+		"a string":                 `"ok"`,
+		"a success and a half":     ok + ok[:1],
+		"two successes":            ok + "\n" + ok,
+		"a success cut short":      ok[:len(ok)-1],
+		"a success after garbage":  ")]}'" + ok,
+		"a compressed reply":       "\x1f\x8b\x08\x00\x00\x00\x00\x00",
+		"an error":                 `{"error":"internal error"}`,
+		"an error by number":       `{"status":500,"title":"Internal Server Error"}`,
+		"an error in .NET's words": `{"Message":"An error has occurred."}`,
+		"an error in XML":          "<Error><Message>An error has occurred.</Message></Error>",
+		"a nest":                   strings.Repeat(`{"a":`, 10_000),
+		"a nest of tags":           strings.Repeat("<a>", 10_000),
 	} {
 		for _, contentType := range []string{"application/json", "text/html", ""} {
 			out, err := k.reply(answer("200 OK", contentType, body))
@@ -286,42 +223,11 @@ func redirects(k *kit) error {
 		"307 Temporary Redirect": providers.RetryLater,
 		"308 Permanent Redirect": providers.RetryLater,
 	} {
-		out, err := k.reply(answer(status, "text/plain", "", "Location: "+target.url+"/"))
-		errs = append(errs, err, expect(out, kind, providers.ReasonRedirect))
+		// To another host, and, as a loop, to where the request went.
+		for _, location := range []string{target.url + "/", "?again"} {
+			out, err := k.reply(answer(status, "text/plain", "", "Location: "+location))
+			errs = append(errs, err, expect(out, kind, providers.ReasonRedirect))
+		}
 	}
 	return errors.Join(append(errs, target.expectRequests(0))...)
-}
-
-func hugeReply(k *kit) error {
-	const size = 100 << 20
-	var taken atomic.Int64
-	v, err := startVendor(func(c net.Conn, _ recorded) bool {
-		fmt.Fprintf(c, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", size)
-		spaces := bytes.Repeat([]byte(" "), 64<<10)
-		for taken.Load() < size {
-			n, err := c.Write(spaces)
-			taken.Add(int64(n))
-			if err != nil {
-				break
-			}
-		}
-		return false
-	})
-	if err != nil {
-		return err
-	}
-	defer v.close()
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	out, err := k.send(context.Background(), v.url)
-	runtime.ReadMemStats(&after)
-	errs := []error{err, expect(out, providers.Ambiguous, providers.ReasonUnclassified)}
-	// What the vendor got rid of lies mostly in the sockets' buffers.
-	if n := taken.Load(); n > size/2 {
-		errs = append(errs, fmt.Errorf("%d MiB of a reply were taken", n>>20))
-	}
-	if n := after.TotalAlloc - before.TotalAlloc; n > 16<<20 {
-		errs = append(errs, fmt.Errorf("%d MiB were allocated for one reply", n>>20))
-	}
-	return errors.Join(errs...)
 }

@@ -32,11 +32,11 @@ func (r recorded) String() string {
 	return strings.Join(lines, "\n") + "\n\n" + string(r.body) + "\n"
 }
 
-// vendor is a listener that reads requests and answers each in its own way.
+// vendor is a listener that treats each connection in its own way.
 type vendor struct {
 	url    string
 	listen net.Listener
-	reply  func(c net.Conn, r recorded) (more bool)
+	handle func(c net.Conn)
 	wait   sync.WaitGroup
 
 	mu       sync.Mutex
@@ -48,13 +48,26 @@ type vendor struct {
 // startVendor serves on a port of its own until close. reply has the connection
 // to itself once a request was read whole, and says whether to read another.
 func startVendor(reply func(c net.Conn, r recorded) (more bool)) (*vendor, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
+	v := &vendor{}
+	v.handle = func(c net.Conn) { v.serve(c, reply) }
+	err := v.start()
+	return v, err
+}
+
+// startPeer serves like startVendor, but handle has each connection from its start.
+func startPeer(handle func(c net.Conn)) (*vendor, error) {
+	v := &vendor{handle: handle}
+	err := v.start()
+	return v, err
+}
+
+func (v *vendor) start() (err error) {
+	if v.listen, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return err
 	}
-	v := &vendor{url: "http://" + l.Addr().String(), listen: l, reply: reply}
+	v.url = "http://" + v.listen.Addr().String()
 	v.wait.Go(v.accept)
-	return v, nil
+	return nil
 }
 
 func (v *vendor) accept() {
@@ -71,12 +84,14 @@ func (v *vendor) accept() {
 			c.Close()
 			return
 		}
-		v.wait.Go(func() { v.serve(c) })
+		v.wait.Go(func() {
+			defer c.Close()
+			v.handle(c)
+		})
 	}
 }
 
-func (v *vendor) serve(c net.Conn) {
-	defer c.Close()
+func (v *vendor) serve(c net.Conn, reply func(c net.Conn, r recorded) (more bool)) {
 	b := bufio.NewReader(c)
 	for {
 		req, err := http.ReadRequest(b)
@@ -91,7 +106,7 @@ func (v *vendor) serve(c net.Conn) {
 		v.mu.Lock()
 		v.requests = append(v.requests, r)
 		v.mu.Unlock()
-		if !v.reply(c, r) {
+		if !reply(c, r) {
 			return
 		}
 	}
@@ -120,6 +135,16 @@ func (v *vendor) got() []recorded {
 func (v *vendor) expectRequests(n int) error {
 	if got := len(v.got()); got != n {
 		return fmt.Errorf("the vendor got %d requests, want %d", got, n)
+	}
+	return nil
+}
+
+// expectConnections fails unless exactly n connections were made.
+func (v *vendor) expectConnections(n int) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if got := len(v.conns); got != n {
+		return fmt.Errorf("the vendor got %d connections, want %d", got, n)
 	}
 	return nil
 }

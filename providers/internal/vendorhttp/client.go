@@ -57,9 +57,9 @@ func New(d providers.Definition, s providers.Settings) (*Client, error) {
 		return nil, fmt.Errorf("%s: %w", d.Name, err)
 	}
 	return &Client{
-		base: base,
+		base: strings.TrimRight(base.String(), "/"),
 		http: &http.Client{
-			Transport: newTransport(),
+			Transport: newTransport(base, http.ProxyFromEnvironment),
 			// A redirected POST would be a second request, or none at all.
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
@@ -70,24 +70,24 @@ func New(d providers.Definition, s providers.Settings) (*Client, error) {
 
 // baseURL checks where a vendor's paths start. Its errors do not repeat the URL,
 // which may hold a password.
-func baseURL(raw string) (string, error) {
+func baseURL(raw string) (*url.URL, error) {
 	if raw == "" {
-		return "", errors.New("is missing: set it, or an environment that has one")
+		return nil, errors.New("is missing: set it, or an environment that has one")
 	}
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil:
-		return "", errors.New("is not a URL")
+		return nil, errors.New("is not a URL")
 	case u.Scheme != "http" && u.Scheme != "https":
-		return "", errors.New("must start with https:// or http://")
+		return nil, errors.New("must start with https:// or http://")
 	case u.Hostname() == "":
-		return "", errors.New("has no host")
+		return nil, errors.New("has no host")
 	case u.User != nil:
-		return "", errors.New("must not hold a user or password")
+		return nil, errors.New("must not hold a user or password")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(raw, "#"):
-		return "", errors.New("must end with the host or a path, without ? or #")
+		return nil, errors.New("must end with the host or a path, without ? or #")
 	}
-	return strings.TrimRight(u.String(), "/"), nil
+	return u, nil
 }
 
 // Take returns r as the vendor's own Request, when it is one and is valid.
@@ -119,17 +119,28 @@ func (c *Client) Post(ctx context.Context, call Call) providers.Outcome {
 }
 
 // exchange makes the request and reads the reply. Without a reply it decides the
-// hard case: a request that got no connection never left, so it is safe to make
-// again; with one it may have left, and nobody knows.
+// hard case: a request that never left is safe to make again; of one that has begun
+// to leave nobody knows.
 func (c *Client) exchange(ctx context.Context, call Call, token string) (Reply, *providers.Outcome) {
-	// From the moment the transport has a connection its writer runs on its own,
-	// and a ctx that ends then may overtake it: only "no connection" proves that
-	// nothing left. The transport asks for a second connection only when it wrote
-	// nothing to the first, an idle one that turned out dead.
-	var connected atomic.Bool
+	// From the moment the transport has a connection its writer runs on its own, and
+	// a ctx that ends then may overtake it: that nothing left is known of a request
+	// without a connection, and of one that its conn still holds back. The transport
+	// asks for a second connection only when it wrote nothing to the first, an idle
+	// one that turned out dead.
+	var (
+		connected atomic.Bool
+		used      atomic.Pointer[conn]
+	)
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GetConn: func(string) { connected.Store(false) },
-		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+		GotConn: func(info httptrace.GotConnInfo) {
+			c, _ := info.Conn.(*conn)
+			if c != nil && info.Reused {
+				c.next()
+			}
+			used.Store(c)
+			connected.Store(true)
+		},
 	})
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+call.Path, strings.NewReader(string(call.Body)))
 	if err != nil {
@@ -148,7 +159,7 @@ func (c *Client) exchange(ctx context.Context, call Call, token string) (Reply, 
 	if err != nil {
 		var failure providers.Outcome
 		switch {
-		case !connected.Load():
+		case !connected.Load(), used.Load().withhold():
 			failure = providers.Retry(providers.ReasonConnection, 0, describe("no connection", err))
 		case ctx.Err() != nil:
 			failure = providers.Unknown(providers.ReasonTimeout, describe("no reply in time", ctx.Err()))

@@ -9,18 +9,33 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"syscall"
 	"time"
 )
 
-// newTransport makes a connection pool for one vendor.
-func newTransport() *http.Transport {
-	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
+const (
+	// Both together lie within the default timeout of 10 s.
+	dialTimeout      = 5 * time.Second
+	handshakeTimeout = 5 * time.Second
+)
+
+// newTransport makes a connection pool for the vendor at base. proxy is
+// [http.ProxyFromEnvironment] but in tests.
+func newTransport(base *url.URL, proxy func(*http.Request) (*url.URL, error)) *http.Transport {
+	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
 	t := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         dialer.DialContext,
-		TLSHandshakeTimeout: 5 * time.Second, // with the dial, within the default timeout of 10 s
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
+		Proxy: proxy,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			c, err := dialer.DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return newConn(c), nil
+		},
+		// For what is behind a proxy; see DialTLSContext.
+		TLSHandshakeTimeout: handshakeTimeout,
+		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}},
 		// Every slot of the default concurrency can keep its connection.
 		MaxIdleConns:        512,
 		MaxIdleConnsPerHost: 512,
@@ -36,7 +51,39 @@ func newTransport() *http.Transport {
 	}
 	// Only HTTP/1.1: Go's HTTP/2 client repeats a POST by itself after some stream errors.
 	t.Protocols.SetHTTP1(true)
+	// TLS is made here and not by net/http, so that a conn is what is read from.
+	t.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dialer.DialContext(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		secure, err := handshake(ctx, c, addr, t.TLSClientConfig)
+		if err != nil {
+			c.Close()
+			return nil, err
+		}
+		return newConn(secure), nil
+	}
+	// Behind a proxy net/http makes TLS itself, and what lies over a conn then hides
+	// what a vendor says out of turn. There each request has a connection of its own.
+	if p, err := proxy(&http.Request{URL: base}); base.Scheme == "https" && (p != nil || err != nil) {
+		t.DisableKeepAlives = true
+	}
 	return t
+}
+
+func handshake(ctx context.Context, c net.Conn, addr string, config *tls.Config) (*tls.Conn, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, err
+	}
+	config = config.Clone()
+	config.ServerName = host
+	secure := tls.Client(c, config)
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	err = secure.HandshakeContext(ctx)
+	return secure, err
 }
 
 // describe turns a failure of the network into an error for the log. What
@@ -54,6 +101,8 @@ func describe(what string, err error) error {
 		timeout net.Error
 	)
 	switch {
+	case errors.Is(err, errOutOfTurn):
+		return fmt.Errorf("%s: %w", what, errOutOfTurn)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("%s: %w", what, context.DeadlineExceeded)
 	case errors.Is(err, context.Canceled):
