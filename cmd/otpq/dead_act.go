@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,7 +42,11 @@ func (s *deadSelection) read(args []string) (err error) {
 	case len(args) == 0 && !chosen && !s.every:
 		return usagef("name ids, choose by flags such as --provider and --since, or say --all")
 	}
-	s.ids = args
+	for _, id := range args {
+		if !slices.Contains(s.ids, id) { // twice would be at once
+			s.ids = append(s.ids, id)
+		}
+	}
 	s.names, s.wanted, err = s.filter(time.Now())
 	return err
 }
@@ -72,47 +77,116 @@ type deadAction struct {
 	Error  string `json:"error,omitempty"`
 }
 
-// actOnDead calls act for each selected letter and prints what it did, a line
-// each, in JSON too: there may be many. It fails when one of them failed.
-func (a *app) actOnDead(ctx context.Context, store *status.Redis, sel deadSelection, word string, act func(status.DeadLetter, *deadAction) error) error {
+// deadTask is what a command does to each letter it was told to act on.
+type deadTask struct {
+	word string // replayed or discarded
+	// begin, when not nil, is waited for before each letter.
+	begin func(context.Context) error
+	// act does it. Its ctx does not end with the command's: what was begun is
+	// brought to its end.
+	act func(ctx context.Context, d status.DeadLetter, result *deadAction) error
+}
+
+// deadAtOnce is how many letters are in hand at a time. Each costs some round trips
+// to Redis, which would be the command's pace otherwise.
+const deadAtOnce = 16
+
+// handled is a letter in hand; done is closed when its result is there.
+type handled struct {
+	result deadAction
+	done   chan struct{}
+}
+
+// actOnDead does the task to each selected letter and prints what it did, a line
+// each and in order, in JSON too: there may be many. It fails when one of them failed.
+func (a *app) actOnDead(ctx context.Context, store *status.Redis, sel deadSelection, task deadTask) error {
+	begun, stop := context.WithCancel(ctx)
+	defer stop()
+	inHand := make(chan *handled, deadAtOnce)
+	var listing error
+	go func() {
+		defer close(inHand)
+		listing = begin(begun, store, sel, task, inHand)
+	}()
+
 	done, failed := 0, 0
-	for d, err := range sel.letters(ctx, store) {
-		if ctx.Err() != nil {
-			break // the rest would all fail, and say so
+	var printing error
+	for h := range inHand {
+		<-h.done
+		if printing != nil {
+			continue
 		}
-		if err != nil && d.ID == "" {
-			return err
-		}
-		result := deadAction{ID: d.ID, Action: word}
-		switch {
-		case err != nil:
-		case sel.dryRun:
-			result.Action = "would_be_" + word
-		default:
-			err = act(d, &result)
-		}
-		if err != nil {
-			result.Action, result.Error = "failed", err.Error()
+		if h.result.Error != "" {
 			failed++
 		} else {
 			done++
 		}
-		if err := a.printDeadAction(result); err != nil {
-			return err
+		if printing = a.printDeadAction(h.result); printing != nil {
+			stop() // nobody would know what became of the others
 		}
 	}
-	summary := word
+	if printing != nil {
+		return printing
+	}
+	summary := task.word
 	if sel.dryRun {
-		summary = "would be " + word
+		summary = "would be " + task.word
 	}
 	fmt.Fprintf(a.err, "%d %s, %d failed\n", done, summary, failed)
 	switch {
 	case ctx.Err() != nil:
 		return errors.New("interrupted: what is not listed was left alone")
+	case listing != nil:
+		return listing
 	case failed > 0:
 		return errSilent
 	}
 	return nil
+}
+
+// begin hands on each selected letter, and starts to act on it, until ctx ends. It
+// returns the error that kept it from the rest of the letters.
+func begin(ctx context.Context, store *status.Redis, sel deadSelection, task deadTask, inHand chan<- *handled) error {
+	for d, err := range sel.letters(ctx, store) {
+		switch {
+		case ctx.Err() != nil:
+			return nil // the rest would all fail, and say so
+		case err != nil && d.ID == "":
+			return err
+		}
+		h := &handled{result: deadAction{ID: d.ID, Action: task.word}, done: make(chan struct{})}
+		switch {
+		case err != nil:
+			h.fail(err)
+		case sel.dryRun:
+			h.result.Action = "would_be_" + task.word
+			close(h.done)
+		default:
+			if task.begin != nil && task.begin(ctx) != nil {
+				return nil
+			}
+			inHand <- h // first: there is room for so many, and no more
+			go h.take(context.WithoutCancel(ctx), d, task)
+			continue
+		}
+		inHand <- h
+	}
+	return nil
+}
+
+func (h *handled) take(ctx context.Context, d status.DeadLetter, task deadTask) {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	if err := task.act(ctx, d, &h.result); err != nil {
+		h.fail(err)
+		return
+	}
+	close(h.done)
+}
+
+func (h *handled) fail(err error) {
+	h.result.Action, h.result.Error = "failed", err.Error()
+	close(h.done)
 }
 
 func (a *app) printDeadAction(r deadAction) error {
@@ -167,17 +241,13 @@ func (a *app) deadReplayCommand() *cobra.Command {
 				return err
 			}
 			defer rdb.Close()
-			pace := time.NewTicker(max(time.Duration(float64(time.Second)/rate), 1))
-			defer pace.Stop()
-			ctx := cmd.Context()
-			return a.actOnDead(ctx, openStore(cfg, rdb), sel, "replayed", func(d status.DeadLetter, r *deadAction) error {
-				receipt, err := client.Replay(ctx, d.ID, opts...)
-				r.NewID = receipt.ID
-				select {
-				case <-pace.C:
-				case <-ctx.Done():
-				}
-				return err
+			return a.actOnDead(cmd.Context(), openStore(cfg, rdb), sel, deadTask{
+				word: "replayed", begin: newPace(rate).wait,
+				act: func(ctx context.Context, d status.DeadLetter, result *deadAction) error {
+					receipt, err := client.Replay(ctx, d.ID, opts...)
+					result.NewID = receipt.ID
+					return err
+				},
 			})
 		},
 	}
@@ -203,9 +273,11 @@ func (a *app) deadDiscardCommand() *cobra.Command {
 				return err
 			}
 			defer rdb.Close()
-			ctx := cmd.Context()
-			return a.actOnDead(ctx, store, sel, "discarded", func(d status.DeadLetter, _ *deadAction) error {
-				return store.DropDead(ctx, d.Provider, d.ID)
+			return a.actOnDead(cmd.Context(), store, sel, deadTask{
+				word: "discarded",
+				act: func(ctx context.Context, d status.DeadLetter, _ *deadAction) error {
+					return store.DropDead(ctx, d.Provider, d.ID)
+				},
 			})
 		},
 	}
