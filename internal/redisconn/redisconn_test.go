@@ -3,19 +3,11 @@ package redisconn
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -145,10 +137,9 @@ func shortDir(t *testing.T) string {
 }
 
 func TestOpenTLS(t *testing.T) {
-	ca, cert, key := certificate(t)
-	port := freePort(t)
-	redistest.Start(t, redistest.Args("--tls-port", port, "--tls-cert-file", cert, "--tls-key-file", key, "--tls-ca-cert-file", ca))
-	base := "rediss://127.0.0.1:" + port
+	ca, cert, key := redistest.Certificate(t)
+	base := redistest.StartTLS(t, ca, cert, key)
+	port := base[strings.LastIndex(base, ":")+1:]
 	mutual := "&cert_file=" + url.QueryEscape(cert) + "&key_file=" + url.QueryEscape(key)
 
 	t.Run("a private CA and a client certificate", func(t *testing.T) {
@@ -175,48 +166,9 @@ func TestOpenTLS(t *testing.T) {
 	})
 }
 
-// certificate writes a certificate for 127.0.0.1, signed by itself, and its key.
-func certificate(t *testing.T) (ca, cert, key string) {
-	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "otpq test"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	privateDER, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	write := func(name, kind string, data []byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: data}), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	cert = write("cert.pem", "CERTIFICATE", der)
-	return cert, cert, write("key.pem", "PRIVATE KEY", privateDER)
-}
-
 func TestOpenSentinel(t *testing.T) {
-	master := redistest.Start(t)
-	if err := master.Client().ConfigSet(t.Context(), "requirepass", "masterpass").Err(); err != nil {
-		t.Fatal(err)
-	}
-	_, port, _ := net.SplitHostPort(master.Addr())
-	sentinel := startSentinel(t, port)
-
-	dead := "127.0.0.1:" + freePort(t)
+	set := redistest.StartSentinel(t, redistest.Password("masterpass"))
+	sentinel, dead := set.Addr(), "127.0.0.1:"+freePort(t)
 	for name, rawURL := range map[string]string{
 		"user and password are the servers'":    "redis-sentinel://:masterpass@" + dead + "," + sentinel + "/mymaster/2",
 		"the Sentinels' own password":           "redis-sentinel://:masterpass@" + sentinel + "/mymaster/2?sentinel_password=sentinelpass",
@@ -224,8 +176,10 @@ func TestOpenSentinel(t *testing.T) {
 		"go-redis's form, Sentinels' user info": "redis://:sentinelpass@" + sentinel + "?db=2&master_name=mymaster&password=masterpass",
 	} {
 		t.Run(name, func(t *testing.T) {
-			withPassword := strings.Contains(rawURL, "sentinelpass")
-			setSentinelPassword(t, sentinel, withPassword)
+			set.SetPassword("")
+			if strings.Contains(rawURL, "sentinelpass") {
+				set.SetPassword("sentinelpass")
+			}
 			c := open(t, rawURL, Options{})
 			roundTrip(t, c)
 			info, err := c.(*redis.Client).ClientInfo(t.Context()).Result()
@@ -234,94 +188,23 @@ func TestOpenSentinel(t *testing.T) {
 			}
 		})
 	}
-}
-
-// startSentinel runs a Sentinel that watches the Redis on the port.
-func startSentinel(t *testing.T, masterPort string) (addr string) {
-	t.Helper()
-	binary := os.Getenv(redistest.BinaryEnv)
-	if binary == "" {
-		binary = "redis-server"
-	}
-	dir, port := t.TempDir(), freePort(t)
-	conf := filepath.Join(dir, "sentinel.conf")
-	text := fmt.Sprintf("port %s\nbind 127.0.0.1\ndir %s\nsentinel monitor mymaster 127.0.0.1 %s 1\nsentinel auth-pass mymaster masterpass\n",
-		port, dir, masterPort)
-	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(binary, conf, "--sentinel")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+	t.Run("a master that fails is followed", func(t *testing.T) {
+		c := open(t, set.URL(), Options{})
+		roundTrip(t, c)
+		set.KillMaster()
+		set.AwaitFailover()
+		wait(t, "the client to write to the new master", func() bool { return c.Set(t.Context(), "k", "v", 0).Err() == nil })
 	})
-	addr = "127.0.0.1:" + port
-	c := redis.NewSentinelClient(&redis.Options{Addr: addr, MaxRetries: -1})
-	defer func() { _ = c.Close() }()
-	wait(t, "the Sentinel to know the master", func() bool {
-		got, err := c.GetMasterAddrByName(t.Context(), "mymaster").Result()
-		return err == nil && len(got) == 2 && got[1] == masterPort
-	})
-	return addr
-}
-
-// setSentinelPassword gives the Sentinel a password or takes it away.
-func setSentinelPassword(t *testing.T, addr string, on bool) {
-	t.Helper()
-	for _, password := range []string{"", "sentinelpass"} {
-		c := redis.NewClient(&redis.Options{Addr: addr, Password: password, MaxRetries: -1})
-		args := []any{"ACL", "SETUSER", "default", "reset", "on", "nopass", "+@all", "allchannels", "allkeys"}
-		if on {
-			args[5] = ">sentinelpass"
-		}
-		err := c.Do(t.Context(), args...).Err()
-		_ = c.Close()
-		if err == nil {
-			return
-		}
-	}
-	t.Fatal("the Sentinel's password could not be set")
 }
 
 func TestOpenCluster(t *testing.T) {
-	const nodes = 3
-	var addrs []string
-	var clients []*redis.Client
-	var bus []string
-	for i := range nodes {
-		// The bus port is ours to choose: a free port plus the usual 10000 may
-		// be no port at all.
-		busPort := freePort(t)
-		s := redistest.Start(t, redistest.Args("--cluster-enabled", "yes", "--cluster-port", busPort,
-			"--cluster-config-file", filepath.Join(t.TempDir(), "nodes.conf"), "--cluster-node-timeout", "2000"))
-		c := s.Client()
-		first, last := i*16384/nodes, (i+1)*16384/nodes-1
-		if err := c.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", first, last).Err(); err != nil {
-			t.Fatal(err)
-		}
-		addrs, clients, bus = append(addrs, s.Addr()), append(clients, c), append(bus, busPort)
-	}
-	for i := 1; i < nodes; i++ {
-		host, port, _ := net.SplitHostPort(addrs[i])
-		if err := clients[0].Do(t.Context(), "CLUSTER", "MEET", host, port, bus[i]).Err(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, c := range clients {
-		wait(t, "the cluster to be whole", func() bool {
-			info, err := c.ClusterInfo(t.Context()).Result()
-			return err == nil && strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:3")
-		})
-	}
-
-	dead := "127.0.0.1:" + freePort(t)
+	cluster := redistest.StartCluster(t, redistest.Password("clusterpass"))
+	addrs, dead := cluster.Addrs(), "127.0.0.1:"+freePort(t)
 	for name, rawURL := range map[string]string{
-		"one node, which names the others": "redis-cluster://" + addrs[0],
-		"a dead node and a live one":       "redis-cluster://" + dead + "," + addrs[1] + "/0",
-		"go-redis's form":                  "redis://" + addrs[0] + "?addr=" + addrs[1] + "&addr=" + addrs[2],
+		"all nodes":                        cluster.URL(),
+		"one node, which names the others": "redis-cluster://:clusterpass@" + addrs[0],
+		"a dead node and a live one":       "redis-cluster://:clusterpass@" + dead + "," + addrs[1] + "/0",
+		"go-redis's form":                  "redis://:clusterpass@" + addrs[0] + "?addr=" + addrs[1] + "&addr=" + addrs[2],
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := open(t, rawURL, Options{})

@@ -1,6 +1,6 @@
-// Package redistest starts real redis-server processes for tests: one a test,
-// on a free port, gone when the test ends. It is not a fake of Redis, and no
-// code but tests may import it.
+// Package redistest starts real redis-server processes for tests: one server a
+// test, a Sentinel set or a cluster, on free ports, gone when the test ends. It
+// is not a fake of Redis, and no code but tests may import it.
 package redistest
 
 import (
@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,13 +50,27 @@ func Args(args ...string) Option {
 	return func(s *Server) { s.args = append(s.args, args...) }
 }
 
+// Password makes the server ask its clients for a password, and use it itself
+// where it is a replica.
+func Password(password string) Option {
+	return func(s *Server) {
+		s.password = password
+		s.args = append(s.args, "--requirepass", password, "--masterauth", password)
+	}
+}
+
 // Server is one redis-server of one test. Its methods end the test when they
 // fail, so call them from the test's own goroutine only.
 type Server struct {
-	t    testing.TB
-	dir  string
-	args []string
-	port int
+	t        testing.TB
+	dir      string
+	args     []string
+	password string
+	port     int
+	// busPort is that of a cluster's node, and zero for others.
+	busPort int
+	// config, when not nil, is the text of a Sentinel's configuration file.
+	config func(s *Server) string
 	// addr is fixed from Start on: Restart keeps the port.
 	addr string
 	// proc is nil while the server is stopped.
@@ -81,6 +96,14 @@ func Start(t testing.TB, opts ...Option) *Server {
 	for _, o := range opts {
 		o(s)
 	}
+	s.start()
+	return s
+}
+
+// start runs the server on a port that is free.
+func (s *Server) start() {
+	t := s.t
+	t.Helper()
 	binary, err := findBinary()
 	if err != nil {
 		t.Fatalf("these tests need a real redis-server: %v; run them with `make test`, which installs one", err)
@@ -91,6 +114,9 @@ func Start(t testing.TB, opts ...Option) *Server {
 	for range bindAttempts {
 		s.port = freePort(t)
 		s.addr = net.JoinHostPort(host, strconv.Itoa(s.port))
+		if s.busPort != 0 {
+			s.busPort = freePort(t)
+		}
 		err = s.run(binary)
 		if !errors.Is(err, errPortTaken) {
 			break
@@ -99,19 +125,26 @@ func Start(t testing.TB, opts ...Option) *Server {
 	if err != nil {
 		t.Fatalf("start %s: %v", binary, err)
 	}
-	return s
 }
 
 // Addr returns the server's host:port.
 func (s *Server) Addr() string { return s.addr }
 
-// URL returns the server's redis:// URL.
-func (s *Server) URL() string { return "redis://" + s.addr + "/0" }
+// URL returns the server's redis:// URL, with the password if it has one.
+func (s *Server) URL() string { return "redis://" + userinfo(s.password) + s.addr + "/0" }
+
+// userinfo is the part of a URL that tells the password.
+func userinfo(password string) string {
+	if password == "" {
+		return ""
+	}
+	return url.UserPassword("", password).String() + "@"
+}
 
 // Client returns a new client of the server, closed when the test ends. It
 // makes no retries and keeps to contexts, so a test sees each failure once.
 func (s *Server) Client() *redis.Client {
-	c := redis.NewClient(&redis.Options{Addr: s.addr, MaxRetries: -1, ContextTimeoutEnabled: true})
+	c := redis.NewClient(&redis.Options{Addr: s.addr, Password: s.password, MaxRetries: -1, ContextTimeoutEnabled: true})
 	s.t.Cleanup(func() { _ = c.Close() }) // the test may have closed it
 	return c
 }
@@ -174,12 +207,10 @@ var errPortTaken = errors.New("port is taken")
 
 // run starts the server on s.port and waits until it answers.
 func (s *Server) run(binary string) error {
-	args := append([]string{
-		"--bind", host, "--port", strconv.Itoa(s.port), "--dir", s.dir,
-		"--save", "", "--daemonize", "no",
-		// What production must have, so that tests meet its errors.
-		"--maxmemory-policy", "noeviction",
-	}, s.args...)
+	args, err := s.commandLine()
+	if err != nil {
+		return err
+	}
 	log, err := os.Create(filepath.Join(s.dir, "redis.log"))
 	if err != nil {
 		return err
@@ -204,6 +235,24 @@ func (s *Server) run(binary string) error {
 	return nil
 }
 
+// commandLine is what redis-server is started with.
+func (s *Server) commandLine() ([]string, error) {
+	if s.config != nil {
+		file := filepath.Join(s.dir, "sentinel.conf")
+		return []string{file, "--sentinel"}, os.WriteFile(file, []byte(s.config(s)), 0o600)
+	}
+	args := []string{
+		"--bind", host, "--port", strconv.Itoa(s.port), "--dir", s.dir,
+		"--save", "", "--daemonize", "no",
+		// What production must have, so that tests meet its errors.
+		"--maxmemory-policy", "noeviction",
+	}
+	if s.busPort != 0 {
+		args = append(args, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(s.busPort))
+	}
+	return append(args, s.args...), nil
+}
+
 // waitReady returns when the server of s.proc, and no other, answers. It
 // returns errPortTaken when the server ended because it could not bind.
 func (s *Server) waitReady() error {
@@ -213,7 +262,7 @@ func (s *Server) waitReady() error {
 	defer tick.Stop()
 	for {
 		// Somebody else may answer on our port, hence the comparison of pids.
-		pid, err := serverPID(ctx, s.addr)
+		pid, err := serverPID(ctx, s.addr, s.password)
 		if err == nil && pid == s.proc.cmd.Process.Pid {
 			return nil
 		}
@@ -233,7 +282,7 @@ func (s *Server) waitReady() error {
 
 // serverPID asks the server at addr for its process id over a bare connection:
 // a client with a pool would take longer than the server's whole start.
-func serverPID(ctx context.Context, addr string) (int, error) {
+func serverPID(ctx context.Context, addr, password string) (int, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
@@ -244,7 +293,11 @@ func serverPID(ctx context.Context, addr string) (int, error) {
 	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
 		return 0, err
 	}
-	if _, err := conn.Write([]byte("INFO server\r\n")); err != nil {
+	ask := "INFO server\r\n"
+	if password != "" {
+		ask = "AUTH " + strconv.Quote(password) + "\r\n" + ask
+	}
+	if _, err := conn.Write([]byte(ask)); err != nil {
 		return 0, err
 	}
 	lines := bufio.NewScanner(conn)
