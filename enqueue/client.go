@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -27,10 +26,6 @@ const (
 	MaxValidity = 7 * 24 * time.Hour
 
 	defaultWindow = 24 * time.Hour
-
-	// withdrawTime is how long a failed Send is tried to be taken back, behind
-	// its caller's back.
-	withdrawTime = time.Second
 )
 
 // Config is what a Client is made from.
@@ -60,8 +55,8 @@ type Client struct {
 	keys   *tasks.Keyring
 	window time.Duration
 	now    func() time.Time
-	// withdrawals are those of failed Sends that Close waits for.
-	withdrawals sync.WaitGroup
+	// withdrawals are those of failed Sends.
+	withdrawals *withdrawals
 }
 
 // Receipt tells that a message is durably queued.
@@ -109,13 +104,14 @@ func Open(cfg Config) (*Client, error) {
 	}
 	c.queue = asynq.NewClientFromRedisClient(c.rdb)
 	c.store = status.NewRedis(c.rdb, cfg.Retention)
+	c.withdrawals = newWithdrawals(c.Cancel)
 	return c, nil
 }
 
 // Close ends the connection to Redis if the Client opened it. It may wait a
 // second for what failed Sends left to do. Call no Send beside it or after it.
 func (c *Client) Close() error {
-	c.withdrawals.Wait()
+	c.withdrawals.close()
 	if !c.owned {
 		return nil
 	}
@@ -162,12 +158,7 @@ func (c *Client) Status(ctx context.Context, id string) (status.Record, error) {
 // app, which was told that it failed, may send another.
 func (c *Client) sendOnce(ctx context.Context, m tasks.Message, recipient string, at time.Time) (Receipt, error) {
 	if err := c.submit(ctx, m, status.NewRecord(m, recipient), at); err != nil {
-		c.withdrawals.Go(func() {
-			// ctx may be what ended the attempt, and its caller waits no longer.
-			ctx, stop := context.WithTimeout(context.WithoutCancel(ctx), withdrawTime)
-			defer stop()
-			_ = c.Cancel(ctx, m.ID) // best effort: the error that matters is err
-		})
+		c.withdrawals.add(m.ID)
 		return Receipt{}, err
 	}
 	return Receipt{ID: m.ID, State: status.Queued, NotAfter: m.NotAfter}, nil

@@ -3,8 +3,10 @@ package enqueue
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -241,7 +243,7 @@ func TestAMessageThatRedisDidNotTakeIsNotLeftQueued(t *testing.T) {
 				if !errors.Is(err, errInjected) && !strings.Contains(err.Error(), errInjected.Error()) {
 					t.Errorf("error = %v, want its cause in it", err)
 				}
-				r.withdrawals.Wait()
+				r.withdrawals.worker.Wait()
 				got, err := r.Status(t.Context(), u.ID)
 				if step == "record" && !lost {
 					if !errors.Is(err, status.ErrNotFound) {
@@ -269,9 +271,85 @@ func TestACtxThatEndsMidwayLeavesNoMessageQueued(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error = %v, want a deadline in it", err)
 	}
-	r.withdrawals.Wait()
+	r.withdrawals.worker.Wait()
 	if got := r.record(u.ID).State; got != status.Canceled {
 		t.Errorf("state = %s, want canceled", got)
+	}
+}
+
+func TestAMessageIsTakenBackOnceRedisIsThereAgain(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.faults.failOnce("task", false)
+	// The outage outlasts the Send, and several tries to take the message back.
+	withdraw, tries := r.withdrawals.cancel, 0
+	r.withdrawals.cancel = func(ctx context.Context, id string) error {
+		if tries++; tries <= 2 {
+			return errInjected
+		}
+		return withdraw(ctx, id)
+	}
+	u := wantUnavailable(t, func() error { _, err := r.Send(t.Context(), example); return err }())
+	r.withdrawals.worker.Wait()
+	if got := r.record(u.ID).State; got != status.Canceled || tries != 3 {
+		t.Errorf("state = %s after %d tries, want canceled after 3", got, tries)
+	}
+}
+
+func TestCloseWaitsNoLongerThanASecondForARedisThatIsAway(t *testing.T) {
+	t.Parallel()
+	for name, rawURL := range map[string]string{"hung": "redis://" + redistest.Hung(t), "down": "redis://127.0.0.1:1"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, err := Open(Config{RedisURL: rawURL, Keys: []tasks.Key{newKey("k")}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 5 {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+				_, err = c.Send(ctx, example)
+				cancel()
+				wantUnavailable(t, err)
+			}
+			start := time.Now()
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+			// One try is a second; five would be five.
+			if took := time.Since(start); took > 4*time.Second {
+				t.Errorf("Close took %s", took)
+			}
+		})
+	}
+}
+
+func TestWithdrawalsAreBounded(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	canceled := map[string]bool{}
+	begun, release := make(chan struct{}), make(chan struct{})
+	begin := sync.OnceFunc(func() { close(begun) })
+	w := newWithdrawals(func(_ context.Context, id string) error {
+		begin()
+		<-release
+		mu.Lock()
+		defer mu.Unlock()
+		canceled[id] = true
+		return nil
+	})
+	w.add("first")
+	<-begun
+	for n := range maxWithdrawals {
+		w.add(fmt.Sprint(n))
+	}
+	close(release)
+	w.close()
+	// The first was under way when it was forgotten.
+	if len(canceled) != maxWithdrawals+1 || !canceled["first"] || !canceled["0"] {
+		t.Errorf("%d messages were taken back, want %d", len(canceled), maxWithdrawals+1)
+	}
+	if len(w.ids) != 0 {
+		t.Errorf("%d messages are left", len(w.ids))
 	}
 }
 
