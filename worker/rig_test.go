@@ -17,6 +17,7 @@ import (
 
 	"github.com/otpq/otpq/enqueue"
 	"github.com/otpq/otpq/internal/metrics"
+	"github.com/otpq/otpq/internal/redisconn"
 	"github.com/otpq/otpq/internal/redistest"
 	"github.com/otpq/otpq/providers"
 	"github.com/otpq/otpq/providers/all"
@@ -29,8 +30,9 @@ import (
 // rig is a real Redis with a producer; tests start workers on it.
 type rig struct {
 	t      *testing.T
-	redis  *redistest.Server
-	rdb    *redis.Client
+	redis  *redistest.Server // nil on a rig of newRigAt
+	url    string
+	rdb    redis.UniversalClient
 	key    tasks.Key
 	client *enqueue.Client
 	store  *status.Redis
@@ -40,7 +42,16 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	t.Parallel()
-	r := &rig{t: t, redis: redistest.Start(t), key: tasks.Key{ID: "test", Secret: tasks.GenerateSecret()}, log: &lockedBuffer{}}
+	server := redistest.Start(t)
+	r := newRigAt(t, server.URL())
+	r.redis = server
+	return r
+}
+
+// newRigAt is a rig on the Redis of the URL, of any kind.
+func newRigAt(t *testing.T, url string) *rig {
+	t.Helper()
+	r := &rig{t: t, url: url, key: tasks.Key{ID: "test", Secret: tasks.GenerateSecret()}, log: &lockedBuffer{}}
 	r.rdb = r.newClient()
 	r.store = status.NewRedis(r.rdb, status.Retention{})
 	var err error
@@ -50,8 +61,12 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-func (r *rig) newClient() *redis.Client {
-	c := redis.NewClient(&redis.Options{Addr: r.redis.Addr(), ContextTimeoutEnabled: true, MaxRetries: 1, PoolSize: 200})
+func (r *rig) newClient() redis.UniversalClient {
+	r.t.Helper()
+	c, err := redisconn.Open(r.url, redisconn.Options{PoolSize: 200})
+	if err != nil {
+		r.t.Fatal(err)
+	}
 	r.t.Cleanup(func() { _ = c.Close() })
 	return c
 }
@@ -144,7 +159,12 @@ const patience = time.Minute
 
 func eventually(t *testing.T, ok func() bool, otherwise func() string) {
 	t.Helper()
-	deadline := time.NewTimer(patience)
+	eventuallyIn(t, patience, ok, otherwise)
+}
+
+func eventuallyIn(t *testing.T, most time.Duration, ok func() bool, otherwise func() string) {
+	t.Helper()
+	deadline := time.NewTimer(most)
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
