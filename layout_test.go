@@ -60,7 +60,11 @@ var layout = []folderRule{
 	// Not providers/all: main hands it the list.
 	{folder: "internal/config", may: []string{"internal/secret", "internal/redisconn", "tasks", "providers"}},
 	{folder: "internal/asynqredis"},
+	// Not worker: an auditor that shared code with what it audits would share its mistakes.
+	{folder: "internal/audit", may: []string{"status", "tasks", "providers"}},
 	{folder: "internal/backlog", may: []string{"internal/secret", "internal/redisconn", "tasks", "status", "providers"}},
+	// Tests alone: they build and run the command itself.
+	{folder: "internal/chaos"},
 	{folder: "internal/metrics", may: []string{"internal/secret", "internal/backlog", "tasks", "status", "providers"}},
 
 	{folder: "deploy"},

@@ -119,7 +119,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.SetHelpCommand(helpCommand(root))
 	root.AddCommand(
 		a.devCommand(), a.workerCommand(), a.sendCommand(), a.statusCommand(), a.cancelCommand(), a.deadCommand(),
-		a.providersCommand(), a.sandboxCommand(), a.checkCommand(), a.keygenCommand(), a.versionCommand(),
+		a.providersCommand(), a.auditCommand(), a.sandboxCommand(), a.checkCommand(), a.keygenCommand(), a.versionCommand(),
 	)
 	return root
 }

@@ -10,7 +10,7 @@ import (
 var commands = map[string][]string{
 	"dev": nil, "worker": nil, "send": {"unimedbh", request}, "status": {"ID"}, "cancel": {"ID"},
 	"dead list": nil, "dead show": {"ID"}, "dead replay": {"ID"}, "dead discard": {"ID"},
-	"providers": nil, "sandbox": nil, "check": nil, "keygen": nil, "version": nil,
+	"providers": nil, "audit": nil, "sandbox": nil, "check": nil, "keygen": nil, "version": nil,
 }
 
 func TestEveryCommandHasHelpAndRefusesWhatItDoesNotKnow(t *testing.T) {
@@ -84,6 +84,10 @@ func TestAWrongFlagValueIsAWrongUsage(t *testing.T) {
 		{"dead discard", "--all"},
 		{"dead discard --dry-run", "--all"},
 		{"dead replay --provider nosuch", `no provider "nosuch"`},
+		{"audit --grace 0s", "--grace must be more than 0"},
+		{"audit --rate -1", "--rate must not be negative"},
+		{"audit --told x", "--told and --seen go together"},
+		{"audit --seen x", "--told and --seen go together"},
 		{"sandbox --fault nosuch:hang", "nosuch"},
 		{"sandbox --fault medsenior:latency=soon", "latency must be a duration"},
 		{"sandbox --fault medsenior", "PROVIDER:NAME=VALUE"},
@@ -132,7 +136,7 @@ func TestARedisThatIsDownIsNamed(t *testing.T) {
 	r.redis.Stop()
 	env := []string{"OTPQ_CONFIG=" + r.file}
 	for _, args := range [][]string{
-		{"send", "unimedbh", request}, {"status", "ID"}, {"status", "ID", "--watch"}, {"cancel", "ID"}, {"providers"},
+		{"send", "unimedbh", request}, {"status", "ID"}, {"status", "ID", "--watch"}, {"cancel", "ID"}, {"providers"}, {"audit"},
 		{"dead", "list"}, {"dead", "show", "ID"}, {"dead", "replay", "--all"}, {"dead", "discard", "--all"},
 	} {
 		t.Run(fmt.Sprint(args), func(t *testing.T) {
