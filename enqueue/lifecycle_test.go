@@ -1,6 +1,7 @@
 package enqueue
 
 import (
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -260,6 +261,13 @@ func TestALetterThatCannotBeReadIsKept(t *testing.T) {
 			}
 			return sealed
 		}, tasks.ErrMalformed},
+		"another message's payload": {func(r *rig, id string) []byte {
+			sealed, err := tasks.Quarantine(r.keys, id, r.task(r.send().ID, tasks.Interactive).Payload)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			return sealed
+		}, tasks.ErrMalformed},
 		"a key that is not configured": {func(r *rig, id string) []byte {
 			other, err := tasks.NewKeyring(newKey("lost"))
 			if err != nil {
@@ -290,6 +298,31 @@ func TestALetterThatCannotBeReadIsKept(t *testing.T) {
 				t.Errorf("dead letters (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestALetterThatCanBeReadAgainIsReplayed has a message that was buried unread,
+// because workers died of it, replayed once that is mended.
+func TestALetterThatCanBeReadAgainIsReplayed(t *testing.T) {
+	r := newRig(t)
+	id := r.send(ValidFor(time.Minute)).ID
+	sealed, err := tasks.Quarantine(r.keys, id, r.task(id, tasks.Interactive).Payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = r.store.Move(t.Context(), status.Move{
+		ID: id, Provider: "unimedbh", To: status.Rejected, Reason: "kills_workers", Payload: sealed, Now: time.Now(),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	receipt, err := r.Replay(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _ := json.Marshal(example)
+	if m := r.message(receipt.ID, tasks.Interactive); m.ReplayOf != id || string(m.Request) != string(want) {
+		t.Errorf("the new message is %+v, want the old request", m)
 	}
 }
 

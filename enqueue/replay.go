@@ -29,7 +29,14 @@ func (c *Client) Replay(ctx context.Context, id string, opts ...Option) (Receipt
 	if err != nil {
 		return Receipt{}, err
 	}
-	m, err := tasks.Decode(c.keys, dead.Payload)
+	payload := dead.Payload
+	if inner, err := tasks.Release(c.keys, payload); err == nil {
+		payload = inner // it could not be read when it died, and may be now
+	}
+	m, err := tasks.Decode(c.keys, payload)
+	if err == nil && m.ID != id {
+		err = tasks.ErrMalformed // another message's payload, put under this one's name
+	}
 	if err != nil {
 		return Receipt{}, fmt.Errorf("dead letter %s cannot be replayed: %w", id, err)
 	}
