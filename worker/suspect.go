@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
@@ -31,11 +32,12 @@ const (
 type suspects struct {
 	rdb  redis.UniversalClient
 	log  zerolog.Logger
+	self string        // names this process in the counts
 	turn chan struct{} // holds a token while a suspect is taken up
 }
 
 func newSuspects(rdb redis.UniversalClient, log zerolog.Logger) *suspects {
-	return &suspects{rdb: rdb, log: log, turn: make(chan struct{}, 1)}
+	return &suspects{rdb: rdb, log: log, self: uuid.NewString(), turn: make(chan struct{}, 1)}
 }
 
 func suspectKey(messageID string) string { return "otpq:suspect:" + messageID }
@@ -50,7 +52,10 @@ func (s *suspects) begin(ctx context.Context, a *attempt) (deaths int, err error
 	}
 	var count *redis.IntCmd
 	_, err = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		count = p.Incr(ctx, suspectKey(a.messageID))
+		// A set of processes, not a number: a begin whose reply was lost is made
+		// again by a process that lives.
+		p.SAdd(ctx, suspectKey(a.messageID), s.self)
+		count = p.SCard(ctx, suspectKey(a.messageID))
 		p.Expire(ctx, suspectKey(a.messageID), suspicionTTL)
 		return nil
 	})
