@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/hibiken/asynq"
 	"github.com/rs/zerolog"
 
@@ -200,38 +199,6 @@ func (p *pipeline) takePermit(_ context.Context, a *attempt) *verdict {
 
 func (p *pipeline) waitForBreaker(a *attempt, until time.Time) *verdict {
 	return a.wait(ReasonBreakerOpen, spread(until, min(p.cfg.Breaker.OpenFor/4, time.Second)))
-}
-
-// claim takes the right to make the attempt, which only one execution has. An
-// attempt that a dead worker left behind is ended here as what it is: maybe sent.
-func (p *pipeline) claim(ctx context.Context, a *attempt) *verdict {
-	a.token = p.worker + "/" + uuid.NewString()
-	c, err := p.store.Claim(ctx, status.Claim{
-		Seed: p.seed(a), Token: a.token, Now: p.now(), AbandonedAfter: abandonedAfter,
-	})
-	if err != nil {
-		return again(ReasonRedis, p.now().Add(time.Second), err)
-	}
-	a.claimed = c
-	if c.Result == status.ClaimedNow || c.Result == status.ClaimAbandoned {
-		if made, ok := p.memory.recall(a.message.ID, c.Attempt); ok {
-			// Redis has forgotten what became of this attempt.
-			a.sentAt, a.took, a.recalled = made.sentAt, made.took, true
-			return p.classify(a, made.outcome)
-		}
-	}
-	switch c.Result {
-	case status.ClaimedNow:
-		return nil
-	case status.ClaimAbandoned:
-		a.sentAt = c.StartedAt
-		return p.classify(a, providers.Unknown(ReasonWorkerLost, nil))
-	case status.ClaimBusy:
-		return again(ReasonBusy, c.BusyUntil, nil)
-	case status.ClaimOver:
-		return &verdict{write: writeNothing, state: c.State}
-	}
-	return again(ReasonBusy, p.now().Add(time.Second), fmt.Errorf("claim answered %q", c.Result))
 }
 
 // maxStall is how much longer than it may wait an execution may take to come to

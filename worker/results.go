@@ -24,7 +24,19 @@ type results struct {
 	running sync.WaitGroup
 	ctx     context.Context
 	cancel  context.CancelFunc
+
+	settling  bool
+	unsettled []func(context.Context) error // the oldest first
 }
+
+const (
+	// maxUnsettled bounds what is to be settled, at about a kilobyte each.
+	maxUnsettled = 10_000
+	// settleTry bounds one try.
+	settleTry = time.Second
+	// settlePause is shorter than the second after which a task comes back.
+	settlePause = 250 * time.Millisecond
+)
 
 func newResults() *results {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -43,6 +55,54 @@ func (r *results) Go(write func(context.Context)) {
 		defer cancel()
 		write(ctx)
 	})
+}
+
+// Settle runs settle until it does not fail, one after the other of all that are
+// to be settled. The oldest gives way when there are too many.
+func (r *results) Settle(settle func(context.Context) error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return
+	}
+	r.unsettled = append(r.unsettled, settle)
+	if len(r.unsettled) > maxUnsettled {
+		r.unsettled = r.unsettled[1:]
+	}
+	if !r.settling {
+		r.settling = true
+		r.running.Go(r.settle)
+	}
+}
+
+// settle works until nothing is left. What fails goes to the end of the line: in a
+// cluster the others may be on another node.
+func (r *results) settle() {
+	for {
+		r.mu.Lock()
+		if len(r.unsettled) == 0 || r.ctx.Err() != nil {
+			r.settling = false
+			r.mu.Unlock()
+			return
+		}
+		settle := r.unsettled[0]
+		r.unsettled = r.unsettled[1:]
+		r.mu.Unlock()
+
+		ctx, cancel := context.WithTimeout(r.ctx, settleTry)
+		err := settle(ctx)
+		cancel()
+		if err == nil {
+			continue
+		}
+		r.mu.Lock()
+		r.unsettled = append(r.unsettled, settle)
+		r.mu.Unlock()
+		select {
+		case <-time.After(settlePause):
+		case <-r.ctx.Done():
+		}
+	}
 }
 
 // close waits up to grace for what is still to be written.

@@ -159,12 +159,7 @@ const patience = time.Minute
 
 func eventually(t *testing.T, ok func() bool, otherwise func() string) {
 	t.Helper()
-	eventuallyIn(t, patience, ok, otherwise)
-}
-
-func eventuallyIn(t *testing.T, most time.Duration, ok func() bool, otherwise func() string) {
-	t.Helper()
-	deadline := time.NewTimer(most)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

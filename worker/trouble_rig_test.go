@@ -255,9 +255,8 @@ func (p *producer) checkSends() {
 
 // checkEnds awaits the end of all messages. What Send confirmed was accepted by
 // one request; what it did not was sent once or not at all, and is not left
-// "queued". Where replies may be lost, so may a claim's: then the message is only
-// marked as a possible duplicate.
-func (p *producer) checkEnds(c *crowd, replyLoss bool) {
+// "queued".
+func (p *producer) checkEnds(c *crowd) {
 	t := p.r.t
 	t.Helper()
 	for n, s := range p.list {
@@ -268,11 +267,7 @@ func (p *producer) checkEnds(c *crowd, replyLoss bool) {
 		}
 		var rec status.Record
 		var err error
-		await := patience
-		if replyLoss {
-			await += abandonedAfter
-		}
-		eventuallyIn(t, await, func() bool {
+		eventually(t, func() bool {
 			rec, err = p.r.store.Get(t.Context(), id)
 			return err == nil && rec.State.Terminal() || s.err != nil && errors.Is(err, status.ErrNotFound)
 		}, func() string { return fmt.Sprintf("message %d never came to its end: %+v, %v", n, rec, err) })
@@ -282,7 +277,6 @@ func (p *producer) checkEnds(c *crowd, replyLoss bool) {
 			t.Errorf("message %d, not confirmed, was sent %d times: %+v", n, times, rec)
 		case s.err == nil && (rec.State != status.Accepted || times != 1):
 			t.Errorf("message %d was sent %d times, its record: %+v; want accepted by one request", n, times, rec)
-		case replyLoss:
 		case rec.PossibleDuplicate:
 			t.Errorf("message %d is marked as a possible duplicate: %+v", n, rec)
 		case len(rec.Attempts) > 0 && rec.UpdatedAt.Sub(rec.Attempts[0].StartedAt) >= abandonedAfter:
