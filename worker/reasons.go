@@ -24,6 +24,8 @@ const (
 	ReasonWorkerLost providers.Reason = "worker_lost"
 	// ReasonKillsWorkers: workers died, one after the other, as they took it up.
 	ReasonKillsWorkers providers.Reason = "kills_workers"
+	// ReasonArchived: somebody archived its task with asynq's tools.
+	ReasonArchived providers.Reason = "archived"
 	// ReasonStalled: the process stood still between claim and request.
 	ReasonStalled providers.Reason = "worker_stalled"
 	// ReasonPanic: the code that handled the message panicked.

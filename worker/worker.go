@@ -177,6 +177,7 @@ func (w *Worker) Start(ctx context.Context) error {
 	w.stop = stop
 	w.running.Go(func() { w.presence.run(roles, w.queues(), w.cfg.Metrics) })
 	w.running.Go(func() { w.recovery.run(roles) })
+	w.running.Go(func() { (&archive{rdb: w.cfg.Redis, lanes: w.recovery.lanes, log: w.cfg.Log}).run(roles) })
 	return nil
 }
 
