@@ -9,6 +9,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -38,6 +40,7 @@ type Harness struct {
 // flag -update it writes the requests of the exchanges anew.
 func Run(t *testing.T, h Harness) {
 	t.Helper()
+	quiet(t)
 	if h.Exchanges == "" {
 		h.Exchanges = filepath.Join("testdata", "exchanges")
 	}
@@ -70,6 +73,14 @@ func Run(t *testing.T, h Harness) {
 			}
 		})
 	}
+}
+
+// quiet silences net/http, which logs what a vendor says unasked, until the test ends.
+func quiet(t *testing.T) {
+	t.Helper()
+	old := log.Writer()
+	log.SetOutput(io.Discard)
+	t.Cleanup(func() { log.SetOutput(old) })
 }
 
 // kit is what a rule works with.

@@ -107,6 +107,7 @@ var toyAccepted = answer("200 OK", "application/json", `{"ok":true}`)
 // broken runs rules against a provider and returns the names of those it breaks.
 func broken(t *testing.T, d providers.Definition, rules []rule) []string {
 	t.Helper()
+	quiet(t)
 	var names []string
 	for _, r := range rules {
 		k := &kit{Harness: Harness{Definition: d}, accepted: toyAccepted, dir: t.TempDir(), soon: time.Second}

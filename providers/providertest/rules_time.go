@@ -5,8 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log"
 	"net"
 	"runtime"
 	"sync"
@@ -178,9 +176,6 @@ func (k *kit) answerLate(early string) error {
 // leftover has a vendor that refuses each request and leaves a success behind the
 // refusal, where the connection's next request looks for its reply.
 func leftover(k *kit) error {
-	old := log.Writer()
-	log.SetOutput(io.Discard) // net/http tells of each
-	defer log.SetOutput(old)
 	refusal := answer("503 Service Unavailable", "application/json", "{}")
 	v, err := startVendor(func(c net.Conn, _ recorded) bool {
 		_, err := c.Write(append(bytes.Clone(refusal), k.accepted...))
