@@ -234,6 +234,9 @@ func (f *fake) config(change ...func(*ProviderConfig)) ProviderConfig {
 	return pc
 }
 
+// sandboxToken is what the page of medsenior shows.
+const sandboxToken = "TOKEN_GERADO_NA_AUTENTICACAO"
+
 // sandboxed serves the real APIs and makes the real providers for them.
 func (r *rig) sandboxed(change func(*ProviderConfig)) (*sandbox.Server, []ProviderConfig) {
 	r.t.Helper()
@@ -248,7 +251,7 @@ func (r *rig) sandboxed(change func(*ProviderConfig)) (*sandbox.Server, []Provid
 	for _, def := range all.All() {
 		settings := providers.Settings{BaseURL: listening.URL, Log: zerolog.New(r.log)}
 		if def.NeedsToken {
-			settings.Token = "TOKEN_GERADO_NA_AUTENTICACAO"
+			settings.Token = sandboxToken
 		}
 		p, err := def.New(settings)
 		if err != nil {

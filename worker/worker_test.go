@@ -46,10 +46,9 @@ func TestEveryProviderTakesItsExample(t *testing.T) {
 	}
 }
 
-// TestEveryStateIsReachedAndNamesNobody drives real providers through the
-// sandbox into every state, and then looks for each person in all of Redis and
-// in the log.
-func TestEveryStateIsReachedAndNamesNobody(t *testing.T) {
+// TestEveryStateIsReached drives real providers through the sandbox into every
+// state. That none of it names anybody is for privacy_test.go to say.
+func TestEveryStateIsReached(t *testing.T) {
 	r := newRig(t)
 	server, list := r.sandboxed(func(pc *ProviderConfig) {
 		pc.Timeout = time.Second
@@ -60,10 +59,6 @@ func TestEveryStateIsReachedAndNamesNobody(t *testing.T) {
 		if err := server.SetFault("unimedbh", f); err != nil {
 			t.Fatal(err)
 		}
-	}
-	personal := []string{"teste@gmail.com", "desconhecido-fulano", "medsenior-token"}
-	for _, def := range all.All() {
-		personal = append(personal, def.Example.Personal()...)
 	}
 
 	queued := r.send()
@@ -98,7 +93,7 @@ func TestEveryStateIsReachedAndNamesNobody(t *testing.T) {
 	fault(sandbox.Fault{})
 	r.awaitState(r.sendTo(unimedbh.Request{Username: "desconhecido-fulano", Type: "SMS"}), status.Rejected)
 	for _, def := range all.All() {
-		r.awaitState(r.sendTo(def.Example, enqueue.IdempotencyKey("medsenior-token "+def.Name)), status.Accepted)
+		r.awaitState(r.sendTo(def.Example, enqueue.IdempotencyKey("login "+def.Name)), status.Accepted)
 	}
 
 	slow := sandbox.Fault{RateLimitedRate: 1, RetryAfter: sandbox.Duration(time.Minute)}
@@ -110,48 +105,6 @@ func TestEveryStateIsReachedAndNamesNobody(t *testing.T) {
 	if expired.UpdatedAt.Before(expired.NotAfter) {
 		t.Errorf("expired at %s, before not_after %s", expired.UpdatedAt, expired.NotAfter)
 	}
-
-	everything := r.log.String() + r.dump()
-	for _, person := range personal {
-		if i := strings.Index(everything, person); i >= 0 {
-			t.Errorf("%q is readable: …%s…", person, everything[max(0, i-80):min(len(everything), i+80)])
-		}
-	}
-	if !strings.Contains(everything, "asynq:{otpq:unimedbh:interactive}") || !strings.Contains(r.log.String(), `"state":"rejected"`) {
-		t.Error("the search did not look at Redis or at the log")
-	}
-}
-
-// dump returns every key of Redis with its value.
-func (r *rig) dump() string {
-	r.t.Helper()
-	var b strings.Builder
-	ctx := r.t.Context()
-	keys, err := r.rdb.Keys(ctx, "*").Result()
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	for _, k := range keys {
-		var v any
-		kind := r.rdb.Type(ctx, k).Val()
-		switch kind {
-		case "string":
-			v = r.rdb.Get(ctx, k).Val()
-		case "hash":
-			v = r.rdb.HGetAll(ctx, k).Val()
-		case "list":
-			v = r.rdb.LRange(ctx, k, 0, -1).Val()
-		case "set":
-			v = r.rdb.SMembers(ctx, k).Val()
-		case "zset":
-			v = r.rdb.ZRange(ctx, k, 0, -1).Val()
-		case "none": // it went since
-		default:
-			r.t.Fatalf("key %s has type %q, which the search does not read", k, kind)
-		}
-		fmt.Fprintln(&b, k, v)
-	}
-	return b.String()
 }
 
 func TestAHangingProviderLeavesTheOthersAlone(t *testing.T) {
