@@ -252,7 +252,7 @@ func (p *pipeline) record(ctx context.Context, a *attempt, v *verdict) *verdict 
 		return v
 	case refused.From.Terminal():
 		return instead(v, &verdict{write: writeNothing, state: refused.From, err: err})
-	case v.write == writeMove && v.state.Terminal():
+	case v.write == writeMove:
 		return instead(v, p.endClaimed(short, a, v))
 	}
 	return instead(v, again(ReasonBusy, p.now().Add(abandonedAfter), err))
@@ -279,17 +279,22 @@ func (p *pipeline) keepWriting(ctx context.Context, a *attempt, v *verdict) erro
 	}
 }
 
-// endClaimed ends a message, by a verdict that needs no attempt, which another
-// execution has claimed: a dead worker's, mostly, that comes back after its
-// deadline. The attempt it left may have been acted on.
+// endClaimed ends a message, or puts it off, by a verdict that needs no attempt,
+// when another execution has claimed it: a dead worker's, mostly, that comes back
+// after its deadline or behind an open breaker. The attempt it left may have been
+// acted on.
 func (p *pipeline) endClaimed(ctx context.Context, a *attempt, v *verdict) *verdict {
 	ended := p.claim(ctx, a)
 	switch {
 	case ended == nil: // it was let go in between: no request was made
-		ended = &verdict{write: writeFinish, outcome: providers.Retry(ReasonStalled, 0, v.err), state: v.state, reason: v.reason}
+		ended = &verdict{write: writeFinish, outcome: providers.Retry(ReasonStalled, 0, v.err), state: v.state, reason: v.reason, next: v.next}
 	case ended.write == writeNothing: // not ours to end
 		return ended
 	case a.recalled: // this process knows what became of it
+	case v.state == status.Deferred: // as any lost attempt, but not before what it waits for
+		if ended.state == status.Deferred && ended.next.Before(v.next) {
+			ended.next = v.next
+		}
 	case v.state == status.Rejected: // nobody can read it any more, but somebody could
 		ended.state, ended.reason = status.Unknown, v.reason
 	default:
