@@ -125,8 +125,11 @@ func (a *app) actOnDead(ctx context.Context, store *status.Redis, sel deadSelect
 			stop() // nobody would know what became of the others
 		}
 	}
-	if printing != nil {
+	switch {
+	case printing != nil:
 		return printing
+	case listing != nil && done+failed == 0:
+		return listing
 	}
 	summary := task.word
 	if sel.dryRun {
