@@ -275,6 +275,7 @@ func TestTheLedgerKeepsItsPromises(t *testing.T) {
 			"claim":        w.claim,
 			"claim again":  w.claimAgain,
 			"finish":       w.finish,
+			"stand still":  w.standStill,
 			"finish late":  w.finishLate,
 			"finish again": w.finishAgain,
 			"crash":        w.crash,
@@ -305,8 +306,18 @@ func (w *world) timePasses(t *rapid.T) {
 	}).Draw(t, "for"))
 }
 
-func (w *world) claim(t *rapid.T) {
-	e := &execution{message: w.message(), worker: w.worker()}
+func (w *world) claim(t *rapid.T) { w.begin(t, w.message()) }
+
+// standStill is what makes a worker late: it would come about by itself, but
+// seldom.
+func (w *world) standStill(t *rapid.T) {
+	e := w.execution(func(e *execution) bool { return e.holds() && !w.late(e) })
+	w.now = w.now.Add(2 * abandonedAfter)
+	w.begin(t, e.message)
+}
+
+func (w *world) begin(t *rapid.T, message int) {
+	e := &execution{message: message, worker: w.worker()}
 	e.token = w.name(e.worker + "/")
 	e.deaf = rapid.Bool().Draw(t, "the reply is lost")
 	w.executions = append(w.executions, e)
