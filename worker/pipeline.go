@@ -122,15 +122,15 @@ func (p *pipeline) decode(_ context.Context, a *attempt) *verdict {
 }
 
 // unreadable ends a message that cannot be worked on. What is not known of it
-// comes from the task. What is no message at all is sealed before it is kept,
-// because nobody knows what is in it; the others are sealed as they are, and can
-// be replayed once the right key, or the right version, is there.
+// comes from the task. What is no message of a version that we know is sealed
+// before it is kept, because nobody knows what is in it; the others are sealed as
+// they are. All can be replayed once the right key, or the right version, is there.
 func (p *pipeline) unreadable(a *attempt, reason providers.Reason, err error) *verdict {
 	a.message.ID, a.message.Provider, a.message.Lane = a.messageID, p.cfg.Name, p.lane
 	if a.message.CreatedAt.IsZero() {
 		a.message.CreatedAt, a.message.NotAfter = a.started, a.started
 	}
-	if errors.Is(err, tasks.ErrMalformed) {
+	if errors.Is(err, tasks.ErrMalformed) || errors.Is(err, tasks.ErrVersion) {
 		if sealed, sealErr := tasks.Quarantine(p.keys, a.messageID, a.payload); sealErr == nil {
 			a.payload = sealed
 		}

@@ -177,7 +177,7 @@ func (r Request) Personal() []string {
 	for _, key := range sortedKeys(r.AdditionalParameters) {
 		values = append(values, r.AdditionalParameters[key])
 	}
-	for _, id := range []*int64{r.RecoveryID, r.DeviceID} {
+	for _, id := range []*int64{r.RecoveryID, r.UserRegistrationID, r.DeviceID} {
 		// A shorter number names nobody, and is in every timestamp.
 		if id != nil && (*id > 999 || *id < -999) {
 			values = append(values, strconv.FormatInt(*id, 10))
