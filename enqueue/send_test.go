@@ -344,12 +344,45 @@ func TestWithdrawalsAreBounded(t *testing.T) {
 	}
 	close(release)
 	w.close()
-	// The first was under way when it was forgotten.
 	if len(canceled) != maxWithdrawals+1 || !canceled["first"] || !canceled["0"] {
 		t.Errorf("%d messages were taken back, want %d", len(canceled), maxWithdrawals+1)
 	}
-	if len(w.ids) != 0 {
-		t.Errorf("%d messages are left", len(w.ids))
+	if len(w.line) != 0 {
+		t.Errorf("%d messages are left", len(w.line))
+	}
+}
+
+// TestAWithdrawalThatFailsHoldsUpNoOther has one message on a node that is gone,
+// and one whose record comes late.
+func TestAWithdrawalThatFailsHoldsUpNoOther(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	tries := map[string]int{}
+	done := make(chan string, 3)
+	w := newWithdrawals(func(_ context.Context, id string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		tries[id]++
+		switch {
+		case id == "node gone" && tries[id] < 3:
+			return errors.New("no route to the node")
+		case id == "comes late" && tries[id] < 2, id == "never was":
+			return status.ErrNotFound
+		}
+		done <- id
+		return nil
+	})
+	for _, id := range []string{"node gone", "never was", "comes late", "easy"} {
+		w.add(id)
+	}
+	for _, want := range []string{"easy", "comes late", "node gone"} {
+		if got := <-done; got != want {
+			t.Errorf("%q was taken back, want %q", got, want)
+		}
+	}
+	w.worker.Wait()
+	if tries["never was"] != maxMissing {
+		t.Errorf("a message without a record was looked for %d times, want %d", tries["never was"], maxMissing)
 	}
 }
 

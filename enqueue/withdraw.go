@@ -2,6 +2,7 @@ package enqueue
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -12,8 +13,10 @@ const (
 	// withdrawTry bounds one try to take a message back, and how long Close waits
 	// for those that are left.
 	withdrawTry = time.Second
-	// withdrawPause is the wait after a try that Redis did not answer.
+	// withdrawPause is the wait before a message is tried again.
 	withdrawPause = time.Second
+	// maxMissing is how often a message that has no record is looked for.
+	maxMissing = 3
 	// maxWithdrawals bounds what an outage leaves in memory: half a megabyte.
 	maxWithdrawals = 10_000
 )
@@ -26,7 +29,7 @@ type withdrawals struct {
 	cancel func(ctx context.Context, id string) error
 
 	mu      sync.Mutex
-	ids     []string // the oldest first
+	line    []withdrawal // the next one first
 	running bool
 
 	worker    sync.WaitGroup
@@ -36,20 +39,29 @@ type withdrawals struct {
 	stop      context.CancelFunc
 }
 
+// withdrawal is one message to be taken back.
+type withdrawal struct {
+	id string
+	// missing is how often there was no record. What Redis was asked before may
+	// be done later: a record may still come.
+	missing int
+	after   time.Time // not to be tried before
+}
+
 func newWithdrawals(cancel func(ctx context.Context, id string) error) *withdrawals {
 	w := &withdrawals{cancel: cancel, closing: make(chan struct{})}
 	w.ctx, w.stop = context.WithCancel(context.Background())
 	return w
 }
 
-// add takes the message back soon. When there are too many, the oldest is
-// forgotten.
+// add takes the message back soon. When there are too many, the one that was to
+// be next is forgotten.
 func (w *withdrawals) add(id string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.ids = append(w.ids, id)
-	if len(w.ids) > maxWithdrawals {
-		w.ids = w.ids[1:]
+	w.line = append(w.line, withdrawal{id: id})
+	if len(w.line) > maxWithdrawals {
+		w.line = w.line[1:]
 	}
 	if !w.running {
 		w.running = true
@@ -57,47 +69,64 @@ func (w *withdrawals) add(id string) {
 	}
 }
 
-// run works until nothing is left.
+// run works until nothing is left. What cannot be taken back yet goes to the end
+// of the line: in a cluster the others may be on another node.
 func (w *withdrawals) run() {
 	for {
-		id, ok := w.first()
+		next, ok := w.next()
 		if !ok {
 			return
 		}
-		ctx, cancel := context.WithTimeout(w.ctx, withdrawTry)
-		// A worker that has the message, or a record that never was, is an answer too.
-		err := w.cancel(ctx, id)
-		cancel()
-		if !status.IsUnreachable(err) {
-			w.drop(id)
-			continue
+		if !w.wait(time.Until(next.after)) {
+			return
 		}
-		select {
-		case <-time.After(withdrawPause):
-		case <-w.closing:
+		ctx, cancel := context.WithTimeout(w.ctx, withdrawTry)
+		err := w.cancel(ctx, next.id)
+		cancel()
+		unreachable := status.IsUnreachable(err)
+		if errors.Is(err, status.ErrNotFound) {
+			next.missing++
+		}
+		if unreachable || errors.Is(err, status.ErrNotFound) && next.missing < maxMissing {
+			next.after = time.Now().Add(withdrawPause)
+			w.again(next)
+		}
+		if unreachable && !w.wait(withdrawPause/10) { // all may fail
 			return
 		}
 	}
 }
 
-// first is the message to take back next. Without one the work is over.
-func (w *withdrawals) first() (id string, ok bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.ids) == 0 {
-		w.running = false
-		return "", false
+// wait reports false when the client closes meanwhile.
+func (w *withdrawals) wait(d time.Duration) bool {
+	if d <= 0 {
+		return true
 	}
-	return w.ids[0], true
+	select {
+	case <-time.After(d):
+		return true
+	case <-w.closing:
+		return false
+	}
 }
 
-// drop removes a message, unless it was forgotten meanwhile.
-func (w *withdrawals) drop(id string) {
+// next takes the next message out of the line. Without one the work is over.
+func (w *withdrawals) next() (withdrawal, bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.ids) > 0 && w.ids[0] == id {
-		w.ids = w.ids[1:]
+	if len(w.line) == 0 {
+		w.running = false
+		return withdrawal{}, false
 	}
+	next := w.line[0]
+	w.line = w.line[1:]
+	return next, true
+}
+
+func (w *withdrawals) again(next withdrawal) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.line = append(w.line, next)
 }
 
 // close waits a moment for what is left to take back, and gives it up.

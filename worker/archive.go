@@ -125,7 +125,11 @@ func (s *archive) take(ctx context.Context, lane *pipeline, task asynqredis.Arch
 	result := wasOver
 	if len(task.Message) > 0 { // and not an id without a task
 		var err error
-		result, err = lane.unarchive(ctx, task)
+		// A panic here would end every worker as it starts.
+		err = guard(func() (err error) {
+			result, err = lane.unarchive(ctx, task)
+			return err
+		})
 		switch {
 		case err != nil:
 			return notOver, err

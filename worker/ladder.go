@@ -29,7 +29,8 @@ const (
 	MaxTimeout = tasks.TaskTimeout - holdBudget - recordBudget - slack
 
 	// abandonedAfter is when a claim counts as dead: nobody who is alive can
-	// still be at work on it then. asynq brings a dead worker's task back later.
+	// still be at work on it then. Claims of workers that are known to be dead are
+	// released before; see [recovery].
 	abandonedAfter = lease
 )
 

@@ -166,6 +166,7 @@ func (p *pipeline) checkDeadline(ctx context.Context, a *attempt) *verdict {
 // takeToken waits a moment for the rate limit, and puts the message off when
 // that is not enough. It costs no attempt.
 func (p *pipeline) takeToken(ctx context.Context, a *attempt) *verdict {
+	p.suspects.clear(a) // it has come through; the others do not wait for its token
 	hold := min(holdBudget, a.message.NotAfter.Sub(p.now()))
 	retry, err := p.limiter.take(ctx, p.lane, hold)
 	if err != nil {
@@ -207,7 +208,6 @@ const maxStall = 5 * time.Second
 
 // send makes the one request of this attempt.
 func (p *pipeline) send(ctx context.Context, a *attempt) *verdict {
-	p.suspects.clear(a) // the claim tells from here on
 	a.sentAt = p.now()
 	left := min(p.cfg.Timeout, a.message.NotAfter.Sub(a.sentAt))
 	if left <= 0 || a.sentAt.Sub(a.started) > holdBudget+maxStall {
@@ -287,6 +287,7 @@ func (p *pipeline) endClaimed(ctx context.Context, a *attempt, v *verdict) *verd
 	ended := p.claim(ctx, a)
 	switch {
 	case ended == nil: // it was let go in between: no request was made
+		a.sentAt = p.now()
 		ended = &verdict{write: writeFinish, outcome: providers.Retry(ReasonStalled, 0, v.err), state: v.state, reason: v.reason, next: v.next}
 	case ended.write == writeNothing: // not ours to end
 		return ended

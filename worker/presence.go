@@ -59,7 +59,7 @@ type BreakerPresence struct {
 	OpenUntil time.Time `json:"open_until,omitzero"`
 }
 
-// presence tells Redis, every few seconds and when a breaker changes, that this
+// presence tells Redis, every second and when a breaker changes, that this
 // worker lives and how its breakers are.
 type presence struct {
 	rdb      redis.UniversalClient

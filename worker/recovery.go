@@ -24,10 +24,12 @@ const (
 	silentAfter = 4 * time.Second
 	// roundInterval is how often each worker looks for orphaned tasks.
 	roundInterval = time.Second
-	// sightings is how often in a row a task must be seen orphaned. After Redis
-	// itself was away all beats are stale: that is how long the living have to
-	// beat again.
+	// sightings is how often in a row a task must be seen orphaned.
 	sightings = 3
+	// calmFor is how long this worker must have been heard of without a break
+	// before it takes anything over. An outage that all have shared makes every beat
+	// stale, and the others may come back later than this one does.
+	calmFor = silentAfter + 2*beatInterval
 	// roundTimeout bounds one round.
 	roundTimeout = 5 * time.Second
 	// takers is how many tasks are taken over at once.
@@ -50,8 +52,10 @@ type recovery struct {
 	metrics *metrics.Worker
 	log     zerolog.Logger
 	self    string
+	now     func() time.Time
 
 	seen     map[orphan]int
+	calm     time.Time    // since when every round has found this worker beating
 	lastTurn atomic.Int64 // of run's loop, in Unix nanoseconds; zero before the first
 }
 
@@ -80,8 +84,8 @@ func (r *recovery) run(ctx context.Context) {
 // round takes over what was seen orphaned often enough. A queue that cannot be
 // read starts from the beginning.
 func (r *recovery) round(ctx context.Context) error {
-	last := r.seen
-	r.seen = map[orphan]int{}
+	last, calm := r.seen, r.calm
+	r.seen, r.calm = map[orphan]int{}, time.Time{}
 	living, err := livingWorkers(ctx, r.rdb, silentAfter, "")
 	if err != nil {
 		return err
@@ -98,6 +102,9 @@ func (r *recovery) round(ctx context.Context) error {
 	if !beating {
 		return nil // it is we who are silent, or Redis has only just come back
 	}
+	if r.calm = calm; calm.IsZero() {
+		r.calm = r.now()
+	}
 	for queue := range r.lanes {
 		queues = append(queues, queue)
 	}
@@ -111,6 +118,9 @@ func (r *recovery) round(ctx context.Context) error {
 		if r.seen[o] = last[o] + 1; r.seen[o] >= sightings {
 			ripe = append(ripe, h)
 		}
+	}
+	if r.now().Sub(r.calm) < calmFor {
+		return err
 	}
 	return errors.Join(err, r.takeAll(ctx, ripe))
 }
@@ -148,6 +158,12 @@ func (r *recovery) takeAll(ctx context.Context, ripe []asynqredis.Held) error {
 
 // take takes over one task: its message goes on from where its record stands.
 func (r *recovery) take(ctx context.Context, h asynqredis.Held) error {
+	if h.Holder == r.self { // it may be about to begin after all
+		if !r.memory.begin(tasks.MessageID(h.ID), "") {
+			return nil
+		}
+		defer r.memory.end(tasks.MessageID(h.ID))
+	}
 	raw, err := h.Message(ctx, r.rdb)
 	if errors.Is(err, asynqredis.ErrGone) {
 		return h.Drop(ctx, r.rdb) // an id without a task: nothing can be done with it

@@ -2,6 +2,7 @@ package worker
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
@@ -36,10 +38,6 @@ func (r *rig) sendMany(count int, opts ...enqueue.Option) []string {
 	}
 	return ids
 }
-
-// asynqAlone is the shortest time after which asynq itself brings a dead worker's
-// task back: 25 s that are left of its lease, and its margin of 30 s.
-const asynqAlone = 55 * time.Second
 
 // TestWhatAKilledWorkerHeldGoesOn kills a worker with messages in hand, in the
 // middle of their requests, and others waiting behind them.
@@ -81,8 +79,9 @@ func TestWhatAKilledWorkerHeldGoesOn(t *testing.T) {
 					t.Errorf("a message whose request was in flight: %d requests, record %+v; want a second one, said to be a possible duplicate", len(requests), rec)
 				}
 			}
-			if took := time.Since(killed); took > asynqAlone/2 {
-				t.Errorf("all went on after %s, want about 10", took)
+			// Seven seconds here; the rest is for machines that are busy.
+			if took := time.Since(killed); took > 15*time.Second {
+				t.Errorf("all went on after %s, want ten seconds", took)
 			}
 			t.Logf("all %d accepted %s after the kill", messages, time.Since(killed).Round(100*time.Millisecond))
 			r.awaitEmptyQueues()
@@ -179,7 +178,12 @@ func TestAMessageThatKillsItsWorkerIsBuried(t *testing.T) {
 		t.Errorf("it killed %d workers, want %d", deaths, maxDeaths+1)
 	}
 	for _, id := range innocent {
-		r.awaitState(id, status.Accepted)
+		rec := r.await(id, "came to its end", func(rec status.Record) bool { return rec.State.Terminal() })
+		// Two workers may have died in the middle of its requests: then nobody knows.
+		lost := rec.State == status.Unknown && rec.Reason == string(ReasonWorkerLost) && len(rec.Attempts) == 2
+		if rec.State != status.Accepted && !lost {
+			t.Errorf("an innocent message ended %+v", rec)
+		}
 	}
 	if n := len(d.requests(killer)); n != 0 {
 		t.Errorf("%d requests were made for it", n)
@@ -432,6 +436,51 @@ func TestSuspectsGoOneAtATime(t *testing.T) {
 	}
 }
 
+// TestSuspectsDoNotHoldUpOneAnother has many at a provider whose limit is low,
+// beside another provider: they go one at a time only until they are read.
+func TestSuspectsDoNotHoldUpOneAnother(t *testing.T) {
+	r := newRig(t)
+	queue := asynq.NewClientFromRedisClient(r.rdb)
+	put := func(provider, taskSuffix string) string {
+		now := time.Now().UTC().Truncate(time.Millisecond)
+		m := tasks.Message{ID: tasks.NewID(), Provider: provider, Lane: tasks.Interactive, CreatedAt: now, NotAfter: now.Add(5 * time.Minute)}
+		m.Request, _ = json.Marshal(example)
+		task, err := tasks.NewTask(r.keyring(), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.store.Create(t.Context(), status.NewRecord(m, "x")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := queue.Enqueue(task, asynq.TaskID(m.ID+taskSuffix)); err != nil {
+			t.Fatal(err)
+		}
+		return m.ID
+	}
+	const suspects = 12
+	var limited, free []string
+	for range suspects {
+		limited, free = append(limited, put("unimedbh", "~1")), append(free, put("other", "~1"))
+	}
+	free = append(free, put("other", ""))
+	f, other := always(accepted), always(accepted)
+	r.start(nil, f.config(func(pc *ProviderConfig) {
+		pc.RateLimit = RateLimit{Limit: 1, Period: time.Second}
+		pc.Concurrency[tasks.Interactive] = 2 * suspects
+	}), other.config(func(pc *ProviderConfig) { pc.Name = "other" }))
+	for _, id := range free {
+		r.awaitState(id, status.Accepted)
+	}
+	if n := len(f.requests()); n > suspects/2 {
+		t.Errorf("%d requests at a second's distance came before those of another provider", n)
+	}
+	for _, id := range limited {
+		if rec := r.awaitState(id, status.Accepted); len(rec.Attempts) != 1 {
+			t.Errorf("a suspect took %d attempts: %+v", len(rec.Attempts), rec.Attempts)
+		}
+	}
+}
+
 // TestASilentWorkerTakesNothingOver has a worker whose own beat is stale: it, or
 // Redis, was away, and it cannot tell who is dead.
 func TestASilentWorkerTakesNothingOver(t *testing.T) {
@@ -458,7 +507,15 @@ func TestASilentWorkerTakesNothingOver(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	clock := time.Now()
+	w.recovery.now = func() time.Time { return clock }
 	beat(w.recovery.self)
+	rounds(2 * sightings)
+	if n := r.rdb.LLen(t.Context(), "asynq:{"+queue+"}:active").Val(); n != 1 {
+		t.Fatal("the task was taken over by a worker that has only just come back")
+	}
+	clock = clock.Add(calmFor)
+	w.recovery.seen = nil
 	rounds(sightings - 1)
 	beat("long-dead") // it only was slow
 	rounds(1)
@@ -525,6 +582,7 @@ func TestAPanicInARecoveryEndsNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.recovery.store = panicOnGet{}
+	w.recovery.calm = time.Now().Add(-calmFor)
 	var err error
 	for range sightings {
 		err = errors.Join(err, w.recovery.round(t.Context()))

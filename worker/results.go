@@ -7,8 +7,8 @@ import (
 )
 
 // resultsTime bounds how long the result of a request is tried to be written:
-// the next execution of the task decides without it, and asynq brings that one
-// within two minutes.
+// the next execution of the task decides without it, and comes by then at the
+// latest, also where only asynq itself brings it back.
 const resultsTime = 2 * time.Minute
 
 // results are the outcomes that could not be written while their task ran,

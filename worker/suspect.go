@@ -25,10 +25,11 @@ const (
 // suspects keeps a message that kills whoever takes it up from doing so for ever.
 //
 // A message that was taken from a dead worker is a suspect. Suspects are taken up
-// one at a time in each process, up to the claim, and each is counted in Redis
-// before and struck off after: so the count tells which one did not come through,
-// and not who else was in hand. From the claim on, a death makes the attempt
-// ambiguous, and those have a budget of their own.
+// one at a time in each process, until they have been read and looked at, and each
+// is counted in Redis before and struck off after: so the count tells which one did
+// not come through, and not who else was in hand. What they may have to wait for
+// comes after. From the claim on, a death makes the attempt ambiguous, and those
+// have a budget of their own.
 type suspects struct {
 	rdb  redis.UniversalClient
 	log  zerolog.Logger
@@ -64,6 +65,7 @@ func (s *suspects) begin(ctx context.Context, a *attempt) (deaths int, err error
 		return 0, err
 	}
 	a.suspect = true
+	a.started = time.Now() // what it waited for its turn is not what it stood still
 	return int(count.Val()) - 1, nil
 }
 
@@ -90,6 +92,8 @@ func (p *pipeline) checkSuspect(ctx context.Context, a *attempt) *verdict {
 	}
 	deaths, err := p.suspects.begin(ctx, a)
 	switch {
+	case ctx.Err() != nil: // its turn did not come
+		return again(ReasonBusy, p.now().Add(time.Second), ctx.Err())
 	case err != nil:
 		return again(ReasonRedis, p.now().Add(time.Second), err)
 	case deaths >= maxDeaths:

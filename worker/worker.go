@@ -109,7 +109,7 @@ func New(cfg Config) (*Worker, error) {
 	cfg.Redis.AddHook(w.hook)
 	w.recovery = &recovery{
 		rdb: cfg.Redis, hook: w.hook, store: cfg.Store, memory: w.memory, lanes: map[string]*pipeline{},
-		metrics: cfg.Metrics, log: cfg.Log, self: id,
+		metrics: cfg.Metrics, log: cfg.Log, self: id, now: time.Now,
 	}
 	for _, p := range cfg.Providers {
 		w.addProvider(p)

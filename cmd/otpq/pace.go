@@ -17,7 +17,8 @@ type pace struct {
 
 // newPace takes the most beginnings in a second, which is more than 0.
 func newPace(rate float64) *pace {
-	rate = min(rate, float64(time.Second)) // one a nanosecond is no limit
+	// One a nanosecond is no limit; one in ten days is as good as none at all.
+	rate = max(min(rate, float64(time.Second)), 1e-6)
 	ahead := float64(int(rate / 100))
 	p := &pace{interval: time.Duration(float64(time.Second)/(rate-ahead)) + 1}
 	p.slack = time.Duration(ahead) * p.interval
