@@ -124,9 +124,8 @@ const (
 func (s *archive) take(ctx context.Context, lane *pipeline, task asynqredis.Archived) (archivedResult, error) {
 	result := wasOver
 	if len(task.Message) > 0 { // and not an id without a task
-		var err error
 		// A panic here would end every worker as it starts.
-		err = guard(func() (err error) {
+		err := guard(func() (err error) {
 			result, err = lane.unarchive(ctx, task)
 			return err
 		})
