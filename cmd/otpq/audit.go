@@ -24,7 +24,7 @@ import (
 
 // auditChoice is how `otpq audit` looks.
 type auditChoice struct {
-	grace              time.Duration
+	grace, slack       time.Duration
 	rate               int
 	toldFile, seenFile string
 }
@@ -70,6 +70,7 @@ func (a *app) auditCommand() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.DurationVar(&choice.grace, "grace", audit.DefaultGrace, "how late a message may come to its end, and how long an attempt may be under way")
+	f.DurationVar(&choice.slack, "slack", audit.DefaultSlack, "how long a request may be on its way, and how far the provider's clock may be off")
 	f.IntVar(&choice.rate, "rate", 0, "most records read in a second (default: no bound)")
 	f.StringVar(&choice.toldFile, "told", "", "`FILE` of what apps were told")
 	f.StringVar(&choice.seenFile, "seen", "", "`FILE` of what the provider saw")
@@ -106,6 +107,8 @@ func (a *app) newAuditRun(choice auditChoice) (r auditRun, err error) {
 	switch {
 	case choice.grace <= 0:
 		return r, usagef("--grace must be more than 0, not %s", choice.grace)
+	case choice.slack <= 0:
+		return r, usagef("--slack must be more than 0, not %s", choice.slack)
 	case choice.rate < 0:
 		return r, usagef("--rate must not be negative")
 	case (choice.toldFile == "") != (choice.seenFile == ""):
@@ -157,7 +160,7 @@ func (r auditRun) run(ctx context.Context, report func(audit.Finding) error) (au
 		rec, ok := records[id]
 		return rec, ok
 	}
-	for _, f := range audit.Compare(r.told, r.seen, record, audit.CompareOptions{Grace: r.choice.grace}) {
+	for _, f := range audit.Compare(r.told, r.seen, record, audit.CompareOptions{Grace: r.choice.grace, Slack: r.choice.slack}) {
 		totals.Count(f)
 		if err := report(f); err != nil {
 			return totals, err

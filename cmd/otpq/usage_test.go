@@ -85,6 +85,7 @@ func TestAWrongFlagValueIsAWrongUsage(t *testing.T) {
 		{"dead discard --dry-run", "--all"},
 		{"dead replay --provider nosuch", `no provider "nosuch"`},
 		{"audit --grace 0s", "--grace must be more than 0"},
+		{"audit --slack -1s", "--slack must be more than 0"},
 		{"audit --rate -1", "--rate must not be negative"},
 		{"audit --told x", "--told and --seen go together"},
 		{"audit --seen x", "--told and --seen go together"},

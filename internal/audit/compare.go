@@ -43,9 +43,12 @@ type CompareOptions struct {
 	// Grace is as in [Options]. Zero means [DefaultGrace].
 	Grace time.Duration
 	// Slack is how much later a request may arrive than it left, and how far the
-	// clocks may be apart. Zero means 2 s.
+	// clocks may be apart. Zero means [DefaultSlack].
 	Slack time.Duration
 }
+
+// DefaultSlack is for a provider whose clock is kept right.
+const DefaultSlack = 2 * time.Second
 
 // Compare holds what apps were told against what the provider saw and what the
 // records say, which record returns by id. Its memory grows with told and seen. A
@@ -53,7 +56,7 @@ type CompareOptions struct {
 func Compare(told []Told, seen []Seen, record func(id string) (status.Record, bool), o CompareOptions) []Finding {
 	o.Now = cmp.Or(o.Now, time.Now())
 	o.Grace = cmp.Or(o.Grace, DefaultGrace)
-	o.Slack = cmp.Or(o.Slack, 2*time.Second)
+	o.Slack = cmp.Or(o.Slack, DefaultSlack)
 	cases := map[string]*messageCase{}
 	var order []string
 	for _, t := range told {

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -196,8 +194,7 @@ func TestEachFaultIsFound(t *testing.T) {
 	s.claim(claimed, s.now.Add(-time.Minute))
 	add(claimed, Stranded)
 	archived := s.queued(time.Minute, time.Hour)
-	s.must(s.tasks.ArchiveTask(tasks.QueueName(provider, tasks.Interactive), archived.ID))
-	add(archived, Stranded)
+	s.must(s.tasks.ArchiveTask(tasks.QueueName(provider, tasks.Interactive), archived.ID)) // a worker buries it
 	refused := s.recorded(time.Minute, time.Hour)
 	add(refused, "note:"+Stranded)
 
@@ -227,6 +224,14 @@ func TestEachFaultIsFound(t *testing.T) {
 	after := s.recorded(time.Hour, time.Minute)
 	s.attempted(after, status.Accepted, "accepted", "", after.NotAfter)
 	add(after, Late)
+
+	perhaps := s.recorded(time.Hour, time.Minute)
+	s.attempted(perhaps, status.Expired, "ambiguous", reasonWorkerLost, perhaps.NotAfter.Add(-time.Second))
+	s.set(perhaps, "reason", "deadline")
+	add(perhaps, Untrue)
+	said := s.recorded(time.Hour, time.Minute)
+	s.attempted(said, status.Deferred, "ambiguous", "timeout", long)
+	s.must(status.Cancel(t.Context(), s.store, said.ID, s.now)) // which says so
 
 	bare := s.recorded(time.Hour, time.Minute)
 	s.attempted(bare, status.Exhausted, "retry_later", "provider_error", long)
@@ -352,51 +357,11 @@ func TestEveryRecordIsSeenWhateverTheirCount(t *testing.T) {
 
 func TestEveryMasterOfAClusterIsSeen(t *testing.T) {
 	t.Parallel()
-	const nodes = 2
-	var addrs []string
-	for i := range nodes {
-		bus, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, busPort, _ := net.SplitHostPort(bus.Addr().String())
-		_ = bus.Close() // it took no connection
-		server := redistest.Start(t, redistest.Args("--cluster-enabled", "yes", "--cluster-port", busPort,
-			"--cluster-config-file", filepath.Join(t.TempDir(), "nodes.conf"), "--cluster-node-timeout", "2000"))
-		c := server.Client()
-		if err := c.Do(t.Context(), "CLUSTER", "ADDSLOTSRANGE", i*16384/nodes, (i+1)*16384/nodes-1).Err(); err != nil {
-			t.Fatal(err)
-		}
-		addrs = append(addrs, server.Addr())
-		if i > 0 {
-			host, port, _ := net.SplitHostPort(addrs[0])
-			info, err := redis.NewClient(&redis.Options{Addr: addrs[0]}).ClusterNodes(t.Context()).Result()
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, rest, _ := strings.Cut(info, "@")
-			firstBus, _, _ := strings.Cut(rest, " ")
-			if err := c.Do(t.Context(), "CLUSTER", "MEET", host, port, strings.SplitN(firstBus, ",", 2)[0]).Err(); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	rdb, err := redisconn.Open("redis-cluster://"+strings.Join(addrs, ","), redisconn.Options{})
+	rdb, err := redisconn.Open(redistest.StartCluster(t).URL(), redisconn.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = rdb.Close() })
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(45 * time.Second); ; <-tick.C {
-		info, err := rdb.ClusterInfo(t.Context()).Result()
-		if err == nil && strings.Contains(info, "cluster_state:ok") && strings.Contains(info, "cluster_known_nodes:2") {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("the cluster is not whole: %v\n%s", err, info)
-		}
-	}
 	s := newScene(t, rdb)
 	want := map[string][]Kind{}
 	for range 40 {

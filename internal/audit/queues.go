@@ -93,11 +93,9 @@ func (l *live) lacking(ctx context.Context, records map[string]record, now time.
 	return out, nil
 }
 
-// lives reports whether a task in this state is taken up by a worker one day.
-// otpq never archives; what asynq has archived stays where it is.
-func lives(state *redis.StringCmd) bool {
-	return state.Val() != "" && state.Val() != "archived" && state.Val() != "completed"
-}
+// lives reports whether a worker deals with a task in this state one day. Of what
+// somebody archived it makes a dead letter.
+func lives(state *redis.StringCmd) bool { return state.Val() != "" && state.Val() != "completed" }
 
 func (l *live) stranded(r record, now time.Time) Finding {
 	f := found(Stranded, r.Record, "%s since %s, and queue %s has no task for it: no worker will take it up",
@@ -140,9 +138,6 @@ func (l *live) dropMoved(ctx context.Context, records map[string]record, suspect
 	}
 	for queue := range wanted {
 		for _, list := range taskLists {
-			if list == "archived" {
-				continue
-			}
 			err := l.list(ctx, queue, list, func(ids []string) error {
 				for _, id := range ids {
 					if message := tasks.MessageID(id); suspects[message].Kind == Stranded && tasks.Takeovers(id) > 0 {

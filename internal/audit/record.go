@@ -134,7 +134,24 @@ func (r record) broken() []Finding {
 	if f, ok := lateAttempt(r.Record); ok {
 		out = append(out, f)
 	}
+	if f, ok := maybeSent(r.Record); ok {
+		out = append(out, f)
+	}
 	return out
+}
+
+// maybeSent looks at messages that ended without a provider's word, after an
+// attempt that may have been acted on: the reason has to say so.
+func maybeSent(r status.Record) (Finding, bool) {
+	if r.State != status.Expired && r.State != status.Canceled || r.Reason == status.ReasonMaybeSent {
+		return Finding{}, false
+	}
+	i := slices.IndexFunc(r.Attempts, mayHaveActed)
+	if i < 0 {
+		return Finding{}, false
+	}
+	return found(Untrue, r, "it is %s with the reason %q, and the provider may have acted on attempt %d: the reason should be %s",
+		r.State, r.Reason, r.Attempts[i].Number, status.ReasonMaybeSent), true
 }
 
 func silentDouble(r status.Record) (Finding, bool) {
