@@ -32,6 +32,19 @@ check: lint vet build test cover ## what CI runs: lint, vet, build, test, cover
 test: ## all tests, with the race detector and a real redis-server
 	scripts/with-tools redis-server $(if $(RACE),cc) -- $(if $(RACE),env CGO_ENABLED=1) go test $(RACE) $(ARGS) $(PKG)
 
+# `make chaos CHAOS_SEED=7` repeats what went wrong in that run; 0 draws a seed.
+# CHAOS_PLANT=ledger, ack or deadline plants a bug that the run then has to find;
+# CHAOS_ARGS=-chaos.race builds the workers with the race detector.
+CHAOS_FOR ?= 3m
+CHAOS_SEED ?= 0
+CHAOS_PLANT ?=
+CHAOS_ARGS ?=
+
+.PHONY: chaos
+chaos: ## kill, cut and freeze everything for CHAOS_FOR=3m, then audit what became of thousands of messages
+	scripts/with-tools redis-server -- go test -count=1 -v -timeout 0 ./internal/chaos -run TestNothing \
+		-chaos.for=$(CHAOS_FOR) -chaos.seed=$(CHAOS_SEED) -chaos.plant=$(CHAOS_PLANT) $(CHAOS_ARGS)
+
 .PHONY: lint
 lint: ## golangci-lint, at the version internal/tools/go.mod pins
 	$(GOLANGCI) run
