@@ -12,6 +12,8 @@ PKG ?= ./...
 ARGS ?=
 # Empty it (`make test RACE=`) to test without a C compiler.
 RACE ?= -race
+# Most tests wait: for a Redis that is away, for a worker to be taken for dead.
+PARALLEL ?= 8
 # How long `make fuzz` gives each fuzz target.
 FUZZTIME ?= 10s
 
@@ -30,7 +32,7 @@ check: lint vet build test cover ## what CI runs: lint, vet, build, test, cover
 
 .PHONY: test
 test: ## all tests, with the race detector and a real redis-server
-	scripts/with-tools redis-server $(if $(RACE),cc) -- $(if $(RACE),env CGO_ENABLED=1) go test $(RACE) $(ARGS) $(PKG)
+	scripts/with-tools redis-server $(if $(RACE),cc) -- $(if $(RACE),env CGO_ENABLED=1) go test $(RACE) -parallel $(PARALLEL) $(ARGS) $(PKG)
 
 # `make chaos CHAOS_SEED=7` repeats what went wrong in that run; 0 draws a seed.
 # CHAOS_PLANT=ledger, ack or deadline plants a bug that the run then has to find;

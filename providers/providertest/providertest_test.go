@@ -301,11 +301,16 @@ func TestEachFlawBreaksItsRule(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tried := slices.DeleteFunc(slices.Clone(rules), func(r rule) bool { return !slices.Contains(c.broken, r.name) })
-			got := broken(t, toyDefinition(c.flaw), tried)
-			for _, want := range c.broken {
-				if !slices.Contains(got, want) {
-					t.Errorf("%s does not break the rule %q", name, want)
+			// Some flaws are races, which are lost now and then only.
+			for range 20 {
+				got := broken(t, toyDefinition(c.flaw), tried)
+				tried = slices.DeleteFunc(tried, func(r rule) bool { return slices.Contains(got, r.name) })
+				if len(tried) == 0 {
+					break
 				}
+			}
+			for _, r := range tried {
+				t.Errorf("%s does not break the rule %q", name, r.name)
 			}
 		})
 	}

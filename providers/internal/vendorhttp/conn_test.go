@@ -197,13 +197,13 @@ func tunnel(t *testing.T, opened *atomic.Int32) *url.URL {
 		}
 		defer there.Close()
 		w.WriteHeader(http.StatusOK)
-		here, _, err := http.NewResponseController(w).Hijack()
+		here, read, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			t.Error(err)
 			return
 		}
 		defer here.Close()
-		go func() { _, _ = io.Copy(there, here) }()
+		go func() { _, _ = io.Copy(there, read) }() // with what has come already
 		_, _ = io.Copy(here, there)
 	}))
 	t.Cleanup(srv.Close)
