@@ -16,12 +16,21 @@ RACE ?= -race
 PARALLEL ?= 8
 # How long `make fuzz` gives each fuzz target.
 FUZZTIME ?= 10s
+# `make bench SUITE=drain ROUNDS=1 N=2000 PEERS=otpq,asynq` runs a part, and writes
+# no page. QUIET is how long to wait for a machine that nobody else uses.
+SUITE ?=
+ROUNDS ?= 3
+N ?= 0
+PEERS ?=
+QUIET ?= 1m
+# `make microbench COUNT=10 ARGS='-bench Seal' PKG=./tasks`
+COUNT ?= 6
 
 GOLANGCI := go tool -modfile=internal/tools/go.mod golangci-lint
 
 .PHONY: help
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: dev
 dev: ## run everything in one process, with nothing installed
@@ -71,6 +80,23 @@ cover: ## coverage of the core packages; fails below 85 %
 fuzz: ## every fuzz target for a short while (FUZZTIME=10s)
 	scripts/with-tools redis-server -- scripts/fuzz $(FUZZTIME)
 
+.PHONY: bench
+bench: ## compare with other queues: SUITE=drain ROUNDS=1 N=2000 is quick
+	scripts/with-tools redis-server postgres node -- scripts/bench -suite '$(or $(SUITE),all)' -rounds $(ROUNDS) -n $(N) \
+		-peers '$(PEERS)' -quiet $(QUIET) $(if $(SUITE),,-docs docs/benchmarks.md)
+
+.PHONY: bench-check
+bench-check: ## lint, vet and test the benchmark, which is a module of its own
+	cd bench && go tool -modfile=../internal/tools/go.mod golangci-lint run
+	go vet -C bench ./...
+	scripts/with-tools redis-server -- go test -C bench ./...
+
+.PHONY: microbench
+microbench: ## Go benchmarks for benchstat, into bin/microbench.txt
+	mkdir -p bin
+	scripts/with-tools redis-server -- go test -run '^$$' -bench . -benchmem -count $(COUNT) $(ARGS) \
+		$(if $(filter ./...,$(PKG)),./tasks ./status ./enqueue ./worker,$(PKG)) | tee bin/microbench.txt
+
 .PHONY: clean
 clean: ## remove what make made
-	rm -rf bin
+	rm -rf bin bench/node_modules
