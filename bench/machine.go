@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/otpq/otpq/bench/report"
@@ -27,15 +29,15 @@ var (
 // machine says where the figures come from.
 func machine(ctx context.Context, p stage.Programs) report.Machine {
 	m := report.Machine{
-		CPU: field("/proc/cpuinfo", "model name"), Cores: runtime.NumCPU(), Memory: field("/proc/meminfo", "MemTotal"),
+		CPU: field("/proc/cpuinfo", "model name"), Cores: runtime.NumCPU(), Memory: gigabytes(field("/proc/meminfo", "MemTotal")),
 		System: strings.TrimSpace(runtime.GOOS + " " + first("/proc/sys/kernel/osrelease")),
 		Versions: []string{
-			stage.Version(ctx, p.Otpq, "version"), runtime.Version(),
-			stage.Version(ctx, "redis-server", "--version"), "Node.js " + stage.Version(ctx, p.Node, "--version"),
+			stage.Version(ctx, p.Otpq, "version"), "Go " + strings.TrimPrefix(runtime.Version(), "go"),
+			"Redis " + number(stage.Version(ctx, "redis-server", "--version")), "Node.js " + number(stage.Version(ctx, p.Node, "--version")),
 		},
 	}
 	if postgres, err := stage.PostgresBinary("postgres"); err == nil {
-		m.Versions = append(m.Versions, stage.Version(ctx, postgres, "--version"))
+		m.Versions = append(m.Versions, "PostgreSQL "+number(stage.Version(ctx, postgres, "--version")))
 	}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		for _, dep := range info.Deps {
@@ -48,6 +50,25 @@ func machine(ctx context.Context, p stage.Programs) report.Machine {
 		m.Versions = append(m.Versions, name+" "+npmVersion(filepath.Join(filepath.Dir(p.BullMQ), "node_modules", name, "package.json")))
 	}
 	return m
+}
+
+// number is the first thing in a text that looks like a version.
+func number(text string) string {
+	if found := versionPattern.FindString(text); found != "" {
+		return found
+	}
+	return text
+}
+
+var versionPattern = regexp.MustCompile(`\d+(\.\d+)+`)
+
+// gigabytes rounds what /proc/meminfo says.
+func gigabytes(kilobytes string) string {
+	kb, err := strconv.Atoi(strings.TrimSuffix(kilobytes, " kB"))
+	if err != nil {
+		return kilobytes
+	}
+	return fmt.Sprintf("%d GB", (kb+500_000)/1_000_000)
 }
 
 func npmVersion(file string) string {

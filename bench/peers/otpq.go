@@ -3,6 +3,7 @@ package peers
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -57,6 +58,20 @@ func (o *Otpq) Send(ctx context.Context, number int) (string, error) {
 	return receipt.ID, err
 }
 
+// Task is the task of a message as Send would queue it, for a producer that has
+// only asynq.
+func (o *Otpq) Task(cfg Config, number int) (*asynq.Task, error) {
+	ring, err := tasks.NewKeyring(tasks.Key{ID: KeyID, Secret: tasks.Secret(cfg.Key)})
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	return tasks.NewTask(ring, tasks.Message{
+		ID: tasks.NewID(), Provider: unimedbh.Name, Lane: o.lane, Request: load.Body(number),
+		CreatedAt: now, NotAfter: now.Add(validity),
+	})
+}
+
 // ErrNoBatch means that the product has no call for many messages.
 var ErrNoBatch = errors.New("the product has no SendBatch yet")
 
@@ -93,7 +108,7 @@ func checkOtpq(ctx context.Context, cfg Config, ids []string) (State, error) {
 		return s, err
 	}
 	store := status.NewRedis(rdb, status.Retention{})
-	var next, accepted atomic.Int64
+	var next, known, accepted atomic.Int64
 	var failed atomic.Pointer[error]
 	var wg sync.WaitGroup
 	for range readers {
@@ -104,8 +119,11 @@ func checkOtpq(ctx context.Context, cfg Config, ids []string) (State, error) {
 					return
 				}
 				r, err := store.Get(ctx, ids[i])
+				if errors.Is(err, status.ErrNotFound) {
+					continue
+				}
+				known.Add(1)
 				switch {
-				case errors.Is(err, status.ErrNotFound):
 				case err != nil:
 					failed.Store(&err)
 				case r.State == status.Accepted && len(r.Attempts) == 1 && !r.PossibleDuplicate:
@@ -115,7 +133,7 @@ func checkOtpq(ctx context.Context, cfg Config, ids []string) (State, error) {
 		})
 	}
 	wg.Wait()
-	s.Accepted = int(accepted.Load())
+	s.Accepted, s.Known = int(accepted.Load()), int(known.Load())
 	if err := failed.Load(); err != nil {
 		return s, *err
 	}
@@ -124,10 +142,12 @@ func checkOtpq(ctx context.Context, cfg Config, ids []string) (State, error) {
 
 // left counts what is in an asynq queue.
 func left(rdb redis.UniversalClient, queue string) (int, error) {
-	info, err := asynq.NewInspectorFromRedisClient(rdb).GetQueueInfo(queue)
-	if errors.Is(err, asynq.ErrQueueNotFound) {
-		return 0, nil
+	inspector := asynq.NewInspectorFromRedisClient(rdb)
+	queues, err := inspector.Queues()
+	if err != nil || !slices.Contains(queues, queue) { // nothing was ever in it
+		return 0, err
 	}
+	info, err := inspector.GetQueueInfo(queue)
 	if err != nil {
 		return 0, err
 	}

@@ -60,6 +60,8 @@ type State struct {
 	Left int `json:"left"`
 	// Accepted are those whose status says that the provider took them.
 	Accepted int `json:"accepted"`
+	// Known are those that have a record, whatever it says; only of the product.
+	Known int `json:"known"`
 }
 
 // Peer is one program to compare.

@@ -3,7 +3,6 @@ package peers
 import (
 	"context"
 	"encoding/json"
-	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -74,7 +73,7 @@ func openRiverClient(ctx context.Context, cfg Config, workers *river.Workers) (*
 	if err != nil {
 		return nil, err
 	}
-	c := &river.Config{Logger: slog.New(slog.DiscardHandler)}
+	c := &river.Config{}
 	if workers != nil {
 		c.Workers = workers
 		c.Queues = map[string]river.QueueConfig{river.QueueDefault: {MaxWorkers: cfg.InFlight}}

@@ -36,6 +36,8 @@ type Column struct {
 	Digits     int
 	// Scale multiplies what is shown; zero is one.
 	Scale float64
+	// Labels are what to show for the values 0, 1, …; of the median.
+	Labels []string
 }
 
 // Goal is a ratio, or a figure, that a suite is to reach.
@@ -47,8 +49,9 @@ type Goal struct {
 	Against string
 	// AgainstKey is its key, when it is another one.
 	AgainstKey string
-	AtLeast    float64 // or
-	AtMost     float64
+	// Bound is the least it may be, or the most.
+	Bound float64
+	Most  bool
 }
 
 // Suite is a set of cases, what was measured of them, and how to show it.
@@ -64,7 +67,9 @@ type Suite struct {
 	Log       bool
 	Better    string
 	PlotTitle string
-	Cases     []string
+	// InOrder draws the cases in their order, not the best first.
+	InOrder bool
+	Cases   []string
 
 	Runs     []Run     `json:"runs"`
 	Messages int       `json:"messages"`
@@ -162,18 +167,18 @@ func (s *Suite) Ratio(g Goal) Figure {
 
 // Met reports whether a goal's median ratio is where it should be.
 func (g Goal) Met(f Figure) bool {
-	if g.AtLeast > 0 {
-		return f.Median >= g.AtLeast
+	if g.Most {
+		return f.Median <= g.Bound
 	}
-	return f.Median <= g.AtMost
+	return f.Median >= g.Bound
 }
 
-// Bound is the goal in words.
-func (g Goal) Bound() string {
-	if g.AtLeast > 0 {
-		return fmt.Sprintf("at least %.4g", g.AtLeast)
+// Says is the goal in words.
+func (g Goal) Says() string {
+	if g.Most {
+		return fmt.Sprintf("at most %.4g", g.Bound)
 	}
-	return fmt.Sprintf("at most %.4g", g.AtMost)
+	return fmt.Sprintf("at least %.4g", g.Bound)
 }
 
 // Failures lists what was lost or doubled, and by whom.
@@ -213,7 +218,8 @@ func Load(file string) (Results, error) {
 	if err != nil {
 		return r, err
 	}
-	return r, json.Unmarshal(raw, &r)
+	err = json.Unmarshal(raw, &r)
+	return r, err
 }
 
 // Save keeps results.

@@ -11,7 +11,7 @@ import (
 
 // header is the first row of a suite's table.
 func (s *Suite) header() []string {
-	row := []string{"peer"}
+	row := []string{"case"}
 	for _, c := range s.shown() {
 		row = append(row, c.Title)
 	}
@@ -46,6 +46,9 @@ func (s *Suite) rows() [][]string {
 func (c Column) show(f Figure) string {
 	if f.N == 0 {
 		return "–"
+	}
+	if c.Labels != nil {
+		return c.Labels[min(int(f.Median), len(c.Labels)-1)]
 	}
 	scale := c.Scale
 	if scale == 0 {
@@ -87,7 +90,7 @@ func (s *Suite) goalRows() [][]string {
 		if g.Met(f) {
 			verdict = "met"
 		}
-		out = append(out, []string{g.Text, Column{Digits: 2}.show(f), g.Bound(), verdict})
+		out = append(out, []string{g.Text, Column{Digits: 2}.show(f), g.Says(), verdict})
 	}
 	return out
 }

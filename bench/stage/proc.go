@@ -207,8 +207,14 @@ func (p *Proc) wait(patience time.Duration) {
 		case <-time.After(patience):
 		}
 	}
-	_ = p.cmd.Process.Kill()
-	<-p.exited
+	// Its group, which it leads: PostgreSQL has processes of its own. It is ours
+	// as long as nobody has reaped the leader, which p.exited tells.
+	select {
+	case <-p.exited:
+	default:
+		_ = syscall.Kill(-p.PID(), syscall.SIGKILL)
+		<-p.exited
+	}
 }
 
 // logTail is the end of the log, for an error.

@@ -25,7 +25,7 @@ type Options struct {
 	// N is how many messages a run has; zero is the suite's own number.
 	N int
 	// Cases are those to run; none is all. One that ends in * stands for all
-	// that begin so.
+	// that begin so. Upper and lower case are one.
 	Cases []string
 	// Quiet is how long to wait for a machine that nobody else uses.
 	Quiet time.Duration
@@ -64,7 +64,7 @@ func (r *run) problem(format string, args ...any) {
 // all lists the suites in the order in which they are run and shown.
 func all() []suite {
 	return []suite{
-		drain(), drainSlow(), pickupIdle(), pickupBusy(),
+		drain(), drainSlow(), pickupIdle(), pickupBusy(), idle(), wake(), enqueue(), cost(), backlog(), isolation(), growth(),
 	}
 }
 
@@ -116,8 +116,9 @@ func Run(ctx context.Context, s *stage.Stage, name string, o Options) (*report.S
 
 func chosen(name string, patterns []string) bool {
 	return len(patterns) == 0 || slices.ContainsFunc(patterns, func(p string) bool {
-		stem, open := strings.CutSuffix(p, "*")
-		return name == p || open && strings.HasPrefix(name, stem)
+		stem, open := strings.CutSuffix(strings.ToLower(p), "*")
+		name := strings.ToLower(name)
+		return name == stem || open && strings.HasPrefix(name, stem)
 	})
 }
 
@@ -259,21 +260,29 @@ func (c contender) hire(ctx context.Context, r *run, slots int) (begin func() (*
 		}, nil
 	}
 	p, err := r.Work(ctx, c.peer, c.config(r.Scene, slots))
-	return func() (*stage.Proc, error) { return p, p.Go() }, err
+	return letGo(p), err
+}
+
+// letGo lets a process begin that was only waiting for it.
+func letGo(p *stage.Proc) func() (*stage.Proc, error) {
+	return func() (*stage.Proc, error) {
+		err := p.Go()
+		return p, err
+	}
 }
 
 // ready begins and returns once the worker takes messages.
-func (c contender) ready(ctx context.Context, begin func() (*stage.Proc, error)) (*stage.Proc, error) {
+func (c contender) ready(ctx context.Context, begin func() (*stage.Proc, error)) error {
 	p, err := begin()
 	if err != nil || c.peer != "otpq" {
-		return p, err
+		return err
 	}
-	return p, p.AwaitLog(ctx, stage.OtpqStarted)
+	return p.AwaitLog(ctx, stage.OtpqStarted)
 }
 
-// fill queues messages as fast as the peer's producer can.
-func (c contender) fill(ctx context.Context, r *run, first, n int) (stage.Produced, error) {
-	plan := stage.Plan{Config: c.config(r.Scene, inFlight), Mode: "fill", First: first, N: n, Callers: fillCallers}
+// fill queues the messages from 0 on as fast as the peer's producer can.
+func (c contender) fill(ctx context.Context, r *run, n int) (stage.Produced, error) {
+	plan := stage.Plan{Config: c.config(r.Scene, inFlight), Mode: "fill", N: n, Callers: fillCallers}
 	switch c.peer {
 	case "bullmq", "nats", "river":
 		plan.Mode, plan.Batch = "batch", fillBatch
@@ -336,14 +345,14 @@ func (r *run) tally(t provider.Tally, n int) {
 }
 
 // quantiles notes latencies in milliseconds.
-func (r *run) quantiles(prefix string, nanos []int64) {
+func (r *run) quantiles(nanos []int64) {
 	ms := make([]float64, len(nanos))
 	for i, d := range nanos {
 		ms[i] = float64(d) / 1e6
 	}
 	slices.Sort(ms)
 	for name, q := range map[string]float64{"p50": 0.5, "p95": 0.95, "p99": 0.99, "max": 1} {
-		r.value(prefix+name, report.Quantile(ms, q))
+		r.value(name, report.Quantile(ms, q))
 	}
 }
 
