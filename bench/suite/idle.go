@@ -14,14 +14,16 @@ const (
 	otpqLanes = 6
 	// calm is how long a worker is left alone before its idling counts.
 	calm = 2 * time.Second
+	// longest is how many seconds it idles at most, whatever N says of messages.
+	longest = 10
 )
 
 func idle() suite {
 	asynqLanes := contender{name: "asynq 6 servers", peer: "asynq", variant: "lanes"}
-	s := suite{n: 10, Suite: report.Suite{
+	s := suite{n: longest, Suite: report.Suite{
 		Name: "idle", Title: "What waiting costs",
 		About: `A worker with empty queues. The product looks after six lanes, asynq alone after one queue, at its default polling; ` +
-			`"asynq 6 servers" is asynq with a server for each of six queues, as the product has. The number is of seconds, not of messages.`,
+			`"asynq 6 servers" is asynq with a server for each of six queues, as the product has. N is of seconds, ten at most.`,
 		Columns: []report.Column{
 			{Key: "worker_percent", Title: "CPU %: worker", Digits: 2},
 			{Key: "redis_percent", Title: "Redis", Digits: 2},
@@ -84,7 +86,7 @@ func idleOnce(ctx context.Context, r *run, c contender, lanes float64) error {
 		return err
 	}
 	select {
-	case <-time.After(time.Duration(r.n) * time.Second):
+	case <-time.After(time.Duration(min(r.n, longest)) * time.Second):
 	case <-ctx.Done():
 		return ctx.Err()
 	}
