@@ -290,7 +290,7 @@ func TestTheLedgerKeepsItsPromises(t *testing.T) {
 // send begins a message. A few are enough for one to be taken for another.
 func (w *world) send(t *rapid.T) {
 	if len(w.ledgers) == 4 {
-		t.Skip("that is enough")
+		return
 	}
 	r := newRecord("kinpos")
 	r.ID = w.name("message-")
