@@ -167,6 +167,9 @@ func TestATaskIsTakenOverOnce(t *testing.T) {
 	if n := len(h.held(t)); n != 0 {
 		t.Errorf("%d tasks are held, want none", n)
 	}
+	if n := h.rdb.ZCard(t.Context(), "asynq:{default}:lease").Val(); n != 0 {
+		t.Errorf("%d leases are left, want none: asynq's recovery would look for their tasks for ever", n)
+	}
 }
 
 func TestATaskThatIsTakenOverIsFirstInLine(t *testing.T) {
