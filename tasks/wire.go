@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -31,9 +30,22 @@ const version = 1
 // every field at its maximum, is under 8 KiB sealed.
 const maxPayload = 256 << 10
 
-// namePattern is what an id or a provider's name may be: both become parts of
-// Redis keys, and braces there would move a key to another cluster slot.
-var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`)
+// isName reports whether an id or a provider's name is one: up to 64 letters,
+// digits, - and _, the first of them neither. Both become parts of Redis keys, and
+// braces there would move a key to another cluster slot.
+func isName(s string) bool {
+	if s == "" || len(s) > 64 || s[0] == '-' || s[0] == '_' {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case '0' <= c && c <= '9', 'A' <= c && c <= 'Z', 'a' <= c && c <= 'z', c == '-', c == '_':
+		default:
+			return false
+		}
+	}
+	return true
+}
 
 // wireV1 is the payload of version 1. What is outside Sealed is readable in
 // Redis and in dashboards, so it names no person.
@@ -90,8 +102,8 @@ func (w wireV1) check() error {
 			bad = append(bad, name)
 		}
 	}
-	note("id", namePattern.MatchString(w.ID))
-	note("provider", namePattern.MatchString(w.Provider))
+	note("id", isName(w.ID))
+	note("provider", isName(w.Provider))
 	note("lane", w.Lane.Valid())
 	note("created_ms", w.CreatedMS > 0)
 	note("not_after_ms", w.NotAfterMS > 0)
@@ -173,20 +185,18 @@ func parse(payload []byte) (wireV1, error) {
 	if len(payload) > maxPayload {
 		return w, errTooLarge(len(payload))
 	}
+	if err := json.Unmarshal(payload, &w); err == nil && w.Version == version {
+		return w, w.check()
+	}
+	// Of another version, whatever its fields are, or no message.
 	var head struct {
 		Version int    `json:"v"`
 		ID      string `json:"id"`
 	}
-	if err := json.Unmarshal(payload, &head); err != nil || head.Version < 1 {
-		return w, ErrMalformed
-	}
-	if head.Version > version {
-		return wireV1{ID: head.ID}, fmt.Errorf("%w (version %d, known up to %d)", ErrVersion, head.Version, version)
-	}
-	if err := json.Unmarshal(payload, &w); err != nil {
+	if err := json.Unmarshal(payload, &head); err != nil || head.Version <= version {
 		return wireV1{}, ErrMalformed
 	}
-	return w, w.check()
+	return wireV1{ID: head.ID}, fmt.Errorf("%w (version %d, known up to %d)", ErrVersion, head.Version, version)
 }
 
 // Quarantine seals a payload that Decode could not read, so that it can be kept
