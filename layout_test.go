@@ -38,7 +38,7 @@ var layout = []folderRule{
 
 	// What every app and every worker agree on stands on nothing.
 	{folder: "tasks", may: []string{"internal/secret"}},
-	{folder: "status", may: []string{"tasks"}},
+	{folder: "status", may: []string{"tasks", "internal/coalesce"}},
 	{folder: "status/statustest", may: []string{"status", "tasks"}},
 	{folder: "enqueue", may: []string{"tasks", "status", "providers", "internal/redisconn", "internal/secret"}},
 	{folder: "enqueue/campaign", may: []string{"enqueue", "tasks", "status", "providers", "internal/secret"}},
@@ -59,9 +59,10 @@ var layout = []folderRule{
 	{folder: "internal/redisconn", may: []string{"internal/secret"}},
 	// Not providers/all: main hands it the list.
 	{folder: "internal/config", may: []string{"internal/secret", "internal/redisconn", "tasks", "providers"}},
-	{folder: "internal/asynqredis"},
 	// Not worker: an auditor that shared code with what it audits would share its mistakes.
 	{folder: "internal/audit", may: []string{"status", "tasks", "providers"}},
+	{folder: "internal/coalesce"},
+	{folder: "internal/asynqredis", may: []string{"internal/coalesce"}},
 	{folder: "internal/backlog", may: []string{"internal/secret", "internal/redisconn", "tasks", "status", "providers"}},
 	// Tests alone: they build and run the command itself.
 	{folder: "internal/chaos"},

@@ -130,7 +130,7 @@ func (r *recovery) round(ctx context.Context) error {
 func (r *recovery) orphaned(h asynqredis.Held) bool {
 	switch h.Holder {
 	case r.self:
-		return !r.memory.working(tasks.MessageID(h.ID), h.ID) && !r.hook.Acknowledging(h.ID)
+		return !r.memory.working(tasks.MessageID(h.ID), h.ID) && !r.hook.Holds(h.Queue, h.ID)
 	case "":
 		return time.Since(h.LeaseEnds) > strangerGrace
 	}
@@ -196,6 +196,9 @@ func (r *recovery) take(ctx context.Context, h asynqredis.Held) error {
 	}
 	if err := h.TakeOver(ctx, r.rdb, task, tasks.TakeoverID(h.ID), due); err != nil {
 		return err
+	}
+	if h.Holder == r.self {
+		r.hook.Forget(h.Queue, h.ID)
 	}
 	r.metrics.TakenOver(lane.cfg.Name, string(lane.lane))
 	r.log.Warn().Str("id", id).Str("provider", lane.cfg.Name).Str("lane", string(lane.lane)).

@@ -76,11 +76,12 @@ type Worker struct {
 }
 
 const (
-	// pollInterval is how often an idle lane looks for a message. asynq sleeps
-	// between half and one and a half of it.
-	pollInterval = 20 * time.Millisecond
-	// dueInterval is how often messages that fell due are moved to their queue.
-	dueInterval = 250 * time.Millisecond
+	// pollInterval is how long asynq sleeps, more or less, when there was no
+	// message: it is [asynqredis.Hook] that waits for one.
+	pollInterval = time.Millisecond
+	// dueInterval is how soon after a whole second the messages that fell due are
+	// moved to their queue. The hook looks once a second.
+	dueInterval = 25 * time.Millisecond
 )
 
 // New makes a Worker. It fails when there is no key, when no provider is on, and
@@ -103,7 +104,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	id := uuid.NewString()
 	w := &Worker{
-		cfg: cfg, hook: &asynqredis.Hook{Holder: id}, presence: newPresence(cfg.Redis, id, cfg.Log),
+		cfg: cfg, hook: &asynqredis.Hook{Holder: id, Client: cfg.Redis}, presence: newPresence(cfg.Redis, id, cfg.Log),
 		results: newResults(), memory: newMemory(), suspects: newSuspects(cfg.Redis, cfg.Log), laneStill: laneStill,
 	}
 	cfg.Redis.AddHook(w.hook)
@@ -136,6 +137,7 @@ func (w *Worker) addProvider(cfg ProviderConfig) {
 		}
 		w.handlers = append(w.handlers, p)
 		w.recovery.lanes[tasks.QueueName(cfg.Name, lane)] = p
+		w.hook.Serve(tasks.QueueName(cfg.Name, lane), cfg.Concurrency[lane])
 		w.lanes = append(w.lanes, asynq.NewServerFromRedisClient(w.cfg.Redis, asynq.Config{
 			Concurrency:              cfg.Concurrency[lane],
 			Queues:                   map[string]int{tasks.QueueName(cfg.Name, lane): 1},
@@ -192,6 +194,11 @@ func (w *Worker) queues() []string {
 // Shutdown stops taking messages, finishes what is in flight and leaves the
 // rest queued. It returns when all lanes are down.
 func (w *Worker) Shutdown() {
+	ctx, cancel := context.WithTimeout(context.Background(), recordBudget)
+	defer cancel()
+	if err := w.hook.Stop(ctx); err != nil {
+		w.cfg.Log.Warn().Err(err).Msg("others take over what this worker had taken ahead")
+	}
 	var wg sync.WaitGroup
 	for _, lane := range w.lanes {
 		wg.Go(lane.Shutdown)
@@ -202,6 +209,7 @@ func (w *Worker) Shutdown() {
 		w.stop()
 	}
 	w.running.Wait()
+	w.hook.Wait()
 }
 
 // laneStill is how long a lane's loop may not ask for a task. Without one it asks

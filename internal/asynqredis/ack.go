@@ -31,9 +31,15 @@ func (h *Hook) acknowledge(ctx context.Context, cmd redis.Cmder, next redis.Proc
 		end = time.Now().Add(leaseTime)
 	}
 	ctx = context.WithoutCancel(ctx)
-	if id := taskOf(cmd); id != "" {
+	if queue, id := taskOf(cmd); id != "" {
 		h.acking.Store(id, true)
 		defer h.acking.Delete(id)
+		if l := h.lanes[queue]; l != nil {
+			defer l.ended(id)
+			if d := asDone(cmd); d != nil {
+				next = func(ctx context.Context, cmd redis.Cmder) error { return h.done(ctx, l, *d, cmd) }
+			}
+		}
 	}
 	for tries := 1; ; tries++ {
 		try, cancel := context.WithTimeout(ctx, min(tryTime, max(time.Until(end), 0)))
@@ -52,22 +58,17 @@ func (h *Hook) acknowledge(ctx context.Context, cmd redis.Cmder, next redis.Proc
 	}
 }
 
-// Acknowledging reports whether this process is telling Redis right now what became
-// of a task.
-func (h *Hook) Acknowledging(id string) bool {
-	_, ok := h.acking.Load(id)
-	return ok
-}
-
-// taskOf is the id of the task that an acknowledgement is for.
-func taskOf(cmd redis.Cmder) string {
+// taskOf is the task that an acknowledgement is for.
+func taskOf(cmd redis.Cmder) (queue, id string) {
 	for _, arg := range cmd.Args() {
 		key, _ := arg.(string)
-		if _, id, ok := strings.Cut(key, "}:t:"); ok && strings.HasPrefix(key, "asynq:{") {
-			return id
+		if rest, ok := strings.CutPrefix(key, "asynq:{"); ok {
+			if queue, id, ok := strings.Cut(rest, "}:t:"); ok {
+				return queue, id
+			}
 		}
 	}
-	return ""
+	return "", ""
 }
 
 // pause is the wait after the n-th failure in a row: exponential, with jitter so

@@ -132,6 +132,15 @@ func TestEveryScriptOfThisAsynqIsRecognised(t *testing.T) {
 		info, err := inspector.GetQueueInfo("default")
 		return err == nil && info.Completed == 2 && info.Retry == 1 && info.Archived == 1 && info.Active == 1 && info.Pending == 0
 	})
+	eventually(t, "asynq has looked for what fell due", func() bool {
+		looks := map[string]bool{}
+		for _, cmd := range s.commands() {
+			if recognise(cmd) == forward {
+				looks[cmd.Args()[3].(string)] = true
+			}
+		}
+		return len(looks) == 2
+	})
 	stop()
 
 	// By the keys' own names and no others, so that a script that is new shows up.
@@ -157,6 +166,8 @@ func TestEveryScriptOfThisAsynqIsRecognised(t *testing.T) {
 		"active lease completed t processed processed unique":    acknowledge, // complete, unique
 		"t active lease retry processed failed processed failed": acknowledge, // retry
 		"active lease pending t":                                 acknowledge, // requeue
+		"retry pending":                                          forward,
+		"scheduled pending":                                      forward,
 	}
 	for keys, k := range want {
 		if got[keys] != k {

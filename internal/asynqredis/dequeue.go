@@ -2,7 +2,6 @@ package asynqredis
 
 import (
 	"context"
-	_ "embed"
 	"errors"
 	"strings"
 	"time"
@@ -10,16 +9,24 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-//go:embed lua/dequeue.lua
-var dequeueLua string
-
-var dequeueScript = redis.NewScript(dequeueLua)
-
-// dequeue takes a task in this process's name. asynq gets the error, if there is
-// one, after a pause.
+// dequeue answers for Redis: with a task that was taken ahead, with one that it
+// takes now, or, when there is none, after waiting for one. asynq gets an error, if
+// there is one, after a pause.
 func (h *Hook) dequeue(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
-	h.turns.Store(queueOf(cmd), time.Now())
-	err := h.take(ctx, cmd, next)
+	queue := queueOf(cmd)
+	h.turns.Store(queue, time.Now())
+	theirs, ok := cmd.(*redis.Cmd)
+	l := h.lanes[queue]
+	var err error
+	if ok && l != nil {
+		var msg string
+		if msg, err = h.nextTask(ctx, l, next); err == nil {
+			theirs.SetVal(msg)
+		}
+		theirs.SetErr(err)
+	} else {
+		err = next(ctx, cmd)
+	}
 	if err == nil || errors.Is(err, redis.Nil) || strings.HasPrefix(err.Error(), "NOSCRIPT") {
 		h.failures.Store(0)
 		return err
@@ -27,28 +34,8 @@ func (h *Hook) dequeue(ctx context.Context, cmd redis.Cmder, next redis.ProcessH
 	select {
 	case <-time.After(pause(int(h.failures.Add(1)))):
 	case <-ctx.Done():
+	case <-h.stopping: // never, when it is nil
 	}
-	return err
-}
-
-// take runs our script in the place of asynq's.
-func (h *Hook) take(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
-	theirs, ok := cmd.(*redis.Cmd)
-	if !ok || h.Holder == "" {
-		return next(ctx, cmd)
-	}
-	// name, script, 4, the four keys, the end of the lease, what a task's key begins with
-	args := append(append([]any{}, theirs.Args()[:9]...), h.Holder)
-	args[0], args[1] = "evalsha", dequeueScript.Hash()
-	ours := redis.NewCmd(ctx, args...)
-	err := next(ctx, ours)
-	if err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") {
-		args[0], args[1] = "eval", dequeueLua
-		ours = redis.NewCmd(ctx, args...)
-		err = next(ctx, ours)
-	}
-	theirs.SetVal(ours.Val())
-	theirs.SetErr(err)
 	return err
 }
 

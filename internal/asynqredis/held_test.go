@@ -16,26 +16,40 @@ import (
 	"github.com/otpq/otpq/internal/redistest"
 )
 
-// asynqDequeue is the digest of the dequeue script of asynq v0.26.0, which
-// lua/dequeue.lua stands in for. When a new asynq has another, compare the two
-// texts, carry the change over, and then put the new digest here.
-const asynqDequeue = "a8153319360adc71cdc370107f8ab9786f204765"
+// The digests of those scripts of asynq v0.26.0 that ours stand in for. When a new
+// asynq has others, compare the texts, carry the change over, and then put the new
+// digests here.
+const (
+	asynqDequeue = "a8153319360adc71cdc370107f8ab9786f204765" // lua/dequeue.lua
+	asynqDone    = "1241eaa1c73409baaf1fea0c08d203a4911bda15" // lua/done.lua
+	asynqForward = "522b1a6ae66fe79ea2f24a9af58798ab71879035" // due.go, which knows when it finds something
+)
 
-func TestTheDequeueThatOursStandsInForIsStillAsynqs(t *testing.T) {
+func TestWhatOursStandsInForIsStillAsynqs(t *testing.T) {
 	t.Parallel()
-	rdb, s := mended(t) // without a holder, so that asynq's own script runs
+	rdb, s := mended(t) // with no lane, so that asynq's own scripts run
+	enqueue(t, rdb, "any")
 	serve(t, rdb, func(context.Context, *asynq.Task) error { return nil })
-	var digest any
-	eventually(t, "asynq asks for a task", func() bool {
-		for _, cmd := range s.commands() {
-			if cmd.Name() == "evalsha" && recognise(cmd) == dequeue {
-				digest = cmd.Args()[1]
+	for name, c := range map[string]struct {
+		digest string
+		is     func(redis.Cmder) bool
+	}{
+		"dequeue": {asynqDequeue, func(cmd redis.Cmder) bool { return recognise(cmd) == dequeue }},
+		"done":    {asynqDone, func(cmd redis.Cmder) bool { return recognise(cmd) == acknowledge && asDone(cmd) != nil }},
+		"forward": {asynqForward, func(cmd redis.Cmder) bool { return recognise(cmd) == forward }},
+	} {
+		var digest any
+		eventually(t, "asynq runs its "+name, func() bool {
+			for _, cmd := range s.commands() {
+				if cmd.Name() == "evalsha" && c.is(cmd) {
+					digest = cmd.Args()[1]
+				}
 			}
+			return digest != nil
+		})
+		if digest != c.digest {
+			t.Errorf("asynq's %s is %v, want %s: see the constants' comment", name, digest, c.digest)
 		}
-		return digest != nil
-	})
-	if digest != asynqDequeue {
-		t.Errorf("asynq's dequeue is %v, want %s: see the constant's comment", digest, asynqDequeue)
 	}
 }
 
@@ -54,6 +68,8 @@ func holding(t *testing.T, holder string, handler asynq.HandlerFunc) house {
 	h := house{rdb: server.Client(), hook: &Hook{Holder: holder}}
 	h.queue = asynq.NewInspectorFromRedisClient(h.rdb)
 	hooked := server.Client()
+	h.hook.Client = hooked
+	h.hook.Serve("default", 4)
 	hooked.AddHook(h.hook)
 	h.stop = serve(t, hooked, handler)
 	return h
@@ -329,14 +345,14 @@ func TestWhatIsBeingAcknowledgedIsKnown(t *testing.T) {
 		done <- run(t.Context(), redis.NewCmd(t.Context(), "evalsha", "sha", 3, "asynq:{q}:active", "asynq:{q}:lease", "asynq:{q}:t:m~1", "m~1"))
 	}()
 	<-reached
-	if !h.Acknowledging("m~1") || h.Acknowledging("m") {
-		t.Errorf("Acknowledging(m~1, m) = %v, %v; want true, false", h.Acknowledging("m~1"), h.Acknowledging("m"))
+	if !h.Holds("q", "m~1") || h.Holds("q", "m") {
+		t.Errorf("Holds(m~1, m) = %v, %v; want true, false", h.Holds("q", "m~1"), h.Holds("q", "m"))
 	}
 	close(release)
 	if err := <-done; err != nil {
 		t.Fatal(err)
 	}
-	if h.Acknowledging("m~1") {
+	if h.Holds("q", "m~1") {
 		t.Error("still acknowledging after the end")
 	}
 }

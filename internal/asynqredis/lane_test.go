@@ -1,0 +1,314 @@
+package asynqredis
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/otpq/otpq/internal/redistest"
+)
+
+// fast is a Redis with a server on one fast lane, and a count of what the server
+// asks of Redis.
+type fast struct {
+	rdb   *redis.Client // without any hook
+	hook  *Hook
+	asked *spy
+	stop  func()
+}
+
+func serveFast(t *testing.T, slots int, handler asynq.HandlerFunc) fast {
+	t.Helper()
+	return serveFastOn(t, redistest.Start(t), slots, handler)
+}
+
+func serveFastOn(t *testing.T, redis *redistest.Server, slots int, handler asynq.HandlerFunc) fast {
+	t.Helper()
+	f := fast{rdb: redis.Client(), hook: &Hook{Holder: t.Name()}, asked: &spy{}}
+	hooked := redis.Client()
+	f.hook.Client = hooked
+	f.hook.Serve("default", slots)
+	hooked.AddHook(f.hook)
+	hooked.AddHook(f.asked)
+	server := asynq.NewServerFromRedisClient(hooked, asynq.Config{
+		Concurrency: slots, TaskCheckInterval: time.Millisecond, DelayedTaskCheckInterval: 10 * time.Millisecond,
+		ShutdownTimeout: 100 * time.Millisecond, LogLevel: asynq.FatalLevel,
+		RetryDelayFunc: func(int, error, *asynq.Task) time.Duration { return time.Second },
+	})
+	if err := server.Start(handler); err != nil {
+		t.Fatal(err)
+	}
+	f.stop = sync.OnceFunc(func() {
+		if err := f.hook.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+		server.Shutdown()
+		f.hook.Wait()
+	})
+	t.Cleanup(f.stop)
+	return f
+}
+
+// TestATaskWakesAnIdleServer enqueues after the server has found nothing: it comes
+// at once, and not at the end of the hold.
+func TestATaskWakesAnIdleServer(t *testing.T) {
+	t.Parallel()
+	ran := make(chan time.Time, 1)
+	f := serveFast(t, 4, func(context.Context, *asynq.Task) error { ran <- time.Now(); return nil })
+	quick := 0
+	for range 10 {
+		eventually(t, "the server waits", func() bool { return f.hook.lanes["default"].waiting.Load() })
+		enqueue(t, f.rdb, "wake")
+		at := time.Now()
+		if took := (<-ran).Sub(at); took < holdTime/4 {
+			quick++
+		}
+	}
+	if quick < 5 {
+		t.Errorf("%d of 10 tasks came within %s of being queued", quick, holdTime/4)
+	}
+}
+
+func TestAnIdleServerAsksLittle(t *testing.T) {
+	t.Parallel()
+	f := serveFast(t, 4, func(context.Context, *asynq.Task) error { return nil })
+	eventually(t, "the server waits", func() bool { return f.hook.lanes["default"].waiting.Load() })
+	before := len(f.asked.commands())
+	<-time.After(4 * time.Second)
+	// A second: one wait, and one look at each of the two sets of what falls due.
+	if n := len(f.asked.commands()) - before; n > 4*5 {
+		t.Errorf("%d commands in 4 s, want 5 a second at most", n)
+	}
+}
+
+// TestManyTasksTakeFewRoundTrips drains a backlog.
+func TestManyTasksTakeFewRoundTrips(t *testing.T) {
+	t.Parallel()
+	const tasks = 2000
+	server := redistest.Start(t)
+	client := server.Client()
+	for i := range tasks {
+		enqueue(t, client, "many", asynq.TaskID(fmt.Sprint(i)))
+	}
+	var ran sync.Map
+	var count atomic.Int64
+	f := serveFastOn(t, server, 64, func(ctx context.Context, _ *asynq.Task) error {
+		id, _ := asynq.GetTaskID(ctx)
+		if _, again := ran.LoadOrStore(id, true); again {
+			t.Errorf("task %s ran twice", id)
+		}
+		count.Add(1)
+		return nil
+	})
+	eventually(t, "all have ended", func() bool {
+		info, err := asynq.NewInspectorFromRedisClient(f.rdb).GetQueueInfo("default")
+		return err == nil && info.Size == 0 && info.Processed == tasks
+	})
+	if count.Load() != tasks {
+		t.Errorf("%d tasks ran, want %d", count.Load(), tasks)
+	}
+	scripts := 0
+	for _, cmd := range f.asked.commands() {
+		if cmd.Name() == "evalsha" {
+			scripts++
+		}
+	}
+	if scripts > tasks {
+		t.Errorf("%d scripts for %d tasks, want half a script each at most", scripts, tasks)
+	}
+	if keys := f.rdb.Keys(t.Context(), "asynq:{default}:t:*").Val(); len(keys) != 0 {
+		t.Errorf("%d tasks are left in Redis", len(keys))
+	}
+}
+
+// TestNoMoreIsTakenAheadThanThereAreSlots has all slots busy: the rest stays where
+// another worker finds it.
+func TestNoMoreIsTakenAheadThanThereAreSlots(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	var busy atomic.Int64
+	server := redistest.Start(t)
+	for range 20 {
+		enqueue(t, server.Client(), "slow")
+	}
+	f := serveFastOn(t, server, 3, func(context.Context, *asynq.Task) error { busy.Add(1); <-release; return nil })
+	eventually(t, "three are at work", func() bool { return busy.Load() == 3 })
+	<-time.After(200 * time.Millisecond) // time in which more could be taken
+	if n := f.rdb.LLen(t.Context(), "asynq:{default}:active").Val(); n != 3 {
+		t.Errorf("%d tasks are taken, want 3", n)
+	}
+	other := serveFastOn(t, server, 17, func(context.Context, *asynq.Task) error { busy.Add(1); <-release; return nil })
+	eventually(t, "another server has the rest", func() bool { return busy.Load() == 20 })
+	close(release)
+	eventually(t, "all have ended", func() bool { return other.rdb.LLen(t.Context(), "asynq:{default}:active").Val() == 0 })
+}
+
+// TestWhatWasTakenAheadGoesBack stops a hook with tasks in hand that asynq has not
+// asked for.
+func TestWhatWasTakenAheadGoesBack(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	rdb := server.Client()
+	for i := range 5 {
+		enqueue(t, rdb, "task", asynq.TaskID(fmt.Sprint(i)))
+	}
+	h := &Hook{Holder: "a", Client: rdb}
+	h.Serve("default", 4)
+	ask := h.ProcessHook(func(ctx context.Context, cmd redis.Cmder) error { return rdb.Process(ctx, cmd) })
+	cmd := dequeueCommand(t)
+	if err := ask(t.Context(), cmd); err != nil {
+		t.Fatal(err)
+	}
+	if n := rdb.LLen(t.Context(), "asynq:{default}:active").Val(); n != 4 {
+		t.Fatalf("%d tasks are taken, want 4", n)
+	}
+	if !h.Holds("default", "1") || h.Holds("default", "0") || h.Holds("default", "4") {
+		t.Error("Holds() does not tell what is taken ahead from what is not")
+	}
+	if err := h.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := ask(t.Context(), dequeueCommand(t)); err != redis.Nil { //nolint:errorlint // asynq compares so
+		t.Errorf("a dequeue after Stop = %v, want redis.Nil itself", err)
+	}
+	if got := rdb.LRange(t.Context(), "asynq:{default}:pending", 0, -1).Val(); fmt.Sprint(got) != "[4 3 2 1]" {
+		t.Errorf("the queue is %v, want what was there, in its order", got)
+	}
+	if got := rdb.LRange(t.Context(), "asynq:{default}:active", 0, -1).Val(); fmt.Sprint(got) != "[0]" {
+		t.Errorf("%v is active, want what asynq was given", got)
+	}
+	info, err := asynq.NewInspectorFromRedisClient(rdb).GetTaskInfo("default", "1")
+	if err != nil || info.State != asynq.TaskStatePending || rdb.HExists(t.Context(), "asynq:{default}:t:1", "otpq_holder").Val() {
+		t.Errorf("a task that went back is %+v, %v; want it pending, and nobody's", info, err)
+	}
+}
+
+// dequeueCommand is what asynq sends to take a task.
+func dequeueCommand(t *testing.T) *redis.Cmd {
+	t.Helper()
+	return redis.NewCmd(t.Context(), "evalsha", asynqDequeue, 4, "asynq:{default}:pending", "asynq:{default}:paused",
+		"asynq:{default}:active", "asynq:{default}:lease", time.Now().Add(leaseTime).Unix(), "asynq:{default}:t:")
+}
+
+// TestAPausedQueueIsNotAskedInALoop pauses a queue that has tasks: the wait for
+// one ends at once each time, and there is nothing to take.
+func TestAPausedQueueIsNotAskedInALoop(t *testing.T) {
+	t.Parallel()
+	ran := make(chan struct{}, 1)
+	f := serveFast(t, 4, func(context.Context, *asynq.Task) error { ran <- struct{}{}; return nil })
+	inspector := asynq.NewInspectorFromRedisClient(f.rdb)
+	if err := f.rdb.SAdd(t.Context(), "asynq:queues", "default").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := inspector.PauseQueue("default"); err != nil {
+		t.Fatal(err)
+	}
+	enqueue(t, f.rdb, "waits")
+	<-time.After(2 * time.Second) // until it has slowed down
+	before := len(f.asked.commands())
+	<-time.After(2 * time.Second)
+	if n := len(f.asked.commands()) - before; n > 40 {
+		t.Errorf("%d commands in 2 s of a paused queue", n)
+	}
+	select {
+	case <-ran:
+		t.Error("a task of a paused queue ran")
+	default:
+	}
+	if err := inspector.UnpauseQueue("default"); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-ran:
+	case <-time.After(30 * time.Second):
+		t.Error("the task never ran once the queue went on")
+	}
+}
+
+// TestWhatFallsDueRunsSoonAfterItsSecond has tasks fall due, of this process and
+// of others.
+func TestWhatFallsDueRunsSoonAfterItsSecond(t *testing.T) {
+	t.Parallel()
+	ran := make(chan time.Time, 1)
+	f := serveFast(t, 4, func(context.Context, *asynq.Task) error { ran <- time.Now(); return nil })
+	best := time.Hour
+	for range 5 {
+		due := time.Now().Add(2 * time.Second).Truncate(time.Second)
+		enqueue(t, f.rdb, "later", asynq.ProcessAt(due))
+		at := <-ran
+		if at.Before(due) {
+			t.Fatalf("a task ran %s early", due.Sub(at))
+		}
+		best = min(best, at.Sub(due))
+	}
+	if best > 300*time.Millisecond {
+		t.Errorf("of 5 tasks, the most punctual ran %s after it fell due", best)
+	}
+}
+
+// TestATaskThatEndedElsewhereIsNotFound acknowledges what is no longer active.
+func TestATaskThatEndedElsewhereIsNotFound(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	rdb := server.Client()
+	h := &Hook{Holder: "a", Client: rdb}
+	h.Serve("default", 4)
+	ask := h.ProcessHook(func(ctx context.Context, cmd redis.Cmder) error { return rdb.Process(ctx, cmd) })
+	done := redis.NewCmd(t.Context(), "evalsha", "sha", 5, "asynq:{default}:active", "asynq:{default}:lease", "asynq:{default}:t:m",
+		"asynq:{default}:processed:2026-11-20", "asynq:{default}:processed", "m", time.Now().Add(time.Hour).Unix(), int64(1<<62))
+	err := ask(t.Context(), done)
+	if err == nil || err.Error() != "NOT FOUND" {
+		t.Errorf("err = %v, want NOT FOUND", err)
+	}
+	if n := rdb.Exists(t.Context(), "asynq:{default}:processed").Val(); n != 0 {
+		t.Error("it was counted")
+	}
+}
+
+// TestALookForASecondCountsForThatSecond has asynq look for one second and the clock
+// pass on before the look: what falls due in the next one is looked for all the same.
+func TestALookForASecondCountsForThatSecond(t *testing.T) {
+	t.Parallel()
+	h := &Hook{}
+	h.Serve("default", 1)
+	looks := 0
+	look := h.ProcessHook(func(_ context.Context, cmd redis.Cmder) error {
+		looks++
+		cmd.(*redis.Cmd).SetVal(int64(0))
+		return nil
+	})
+	for _, c := range []struct {
+		second int64
+		looks  int
+	}{{100, 1}, {100, 1}, {101, 2}, {101, 2}} {
+		cmd := redis.NewCmd(t.Context(), "evalsha", asynqForward, 2, "asynq:{default}:retry", "asynq:{default}:pending", c.second)
+		if err := look(t.Context(), cmd); err != nil || looks != c.looks {
+			t.Errorf("after a look for second %d: %d looks, %v; want %d", c.second, looks, err, c.looks)
+		}
+	}
+}
+
+// TestATaskThatWasNeverAcknowledgedTakesNoSlotForEver has asynq lose leases, of
+// which it says nothing.
+func TestATaskThatWasNeverAcknowledgedTakesNoSlotForEver(t *testing.T) {
+	t.Parallel()
+	l := &lane{slots: 4, given: map[string]time.Time{}}
+	for i := range 4 {
+		l.given[fmt.Sprint(i)] = time.Now()
+	}
+	if n := l.free(); n != 1 {
+		t.Errorf("free() with all slots taken = %d, want the one that is asked for", n)
+	}
+	for id := range l.given {
+		l.given[id] = time.Now().Add(-2 * longestGiven)
+	}
+	if n := l.free(); n != 4 {
+		t.Errorf("free() with tasks long gone = %d, want 4", n)
+	}
+}
