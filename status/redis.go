@@ -56,6 +56,7 @@ const (
 // that touch that one key, so that it works on a cluster too.
 type Redis struct {
 	rdb       redis.UniversalClient
+	scripts   *runner
 	retention Retention
 }
 
@@ -70,7 +71,7 @@ func NewRedis(rdb redis.UniversalClient, keep Retention) *Redis {
 	if keep.DeadLetters <= 0 {
 		keep.DeadLetters = defaultDeadRetention
 	}
-	return &Redis{rdb: rdb, retention: keep}
+	return &Redis{rdb: rdb, scripts: newRunner(rdb), retention: keep}
 }
 
 func recordKey(id string) string { return "otpq:msg:" + id }
@@ -87,7 +88,7 @@ func (s *Redis) keep(state State) int64 {
 // Create implements [Store].
 func (s *Redis) Create(ctx context.Context, r Record) error {
 	args := append([]any{r.CreatedAt.UnixMilli(), s.keep(r.State)}, seedFields(r)...)
-	created, err := createScript.Run(ctx, s.rdb, []string{recordKey(r.ID)}, args...).Int()
+	created, err := s.scripts.run(ctx, createScript, recordKey(r.ID), args...).Int()
 	if err != nil {
 		return fmt.Errorf("write status record: %w", err)
 	}
@@ -115,7 +116,7 @@ func (s *Redis) Claim(ctx context.Context, c Claim) (Claimed, error) {
 		c.Now.UnixMilli(), c.Token, c.AbandonedAfter.Milliseconds(),
 		s.keep(Sending), stateSet(predecessors(Sending)),
 	}, seedFields(c.Seed)...)
-	reply, err := claimScript.Run(ctx, s.rdb, []string{recordKey(c.Seed.ID)}, args...).Slice()
+	reply, err := s.scripts.run(ctx, claimScript, recordKey(c.Seed.ID), args...).Slice()
 	if err != nil {
 		return Claimed{}, fmt.Errorf("claim attempt: %w", err)
 	}
@@ -189,14 +190,14 @@ func (s *Redis) Move(ctx context.Context, m Move) error {
 
 // Release implements [Store].
 func (s *Redis) Release(ctx context.Context, id, owner string) error {
-	if err := releaseScript.Run(ctx, s.rdb, []string{recordKey(id)}, owner+"/").Err(); err != nil {
+	if err := s.scripts.run(ctx, releaseScript, recordKey(id), owner+"/").Err(); err != nil {
 		return fmt.Errorf("release claim: %w", err)
 	}
 	return nil
 }
 
 func (s *Redis) change(ctx context.Context, script *redis.Script, id string, to State, args []any) error {
-	reply, err := script.Run(ctx, s.rdb, []string{recordKey(id)}, args...).StringSlice()
+	reply, err := s.scripts.run(ctx, script, recordKey(id), args...).StringSlice()
 	if err != nil {
 		return fmt.Errorf("write status record: %w", err)
 	}

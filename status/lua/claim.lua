@@ -5,13 +5,15 @@
 local key = KEYS[1]
 local now, token, abandoned_after, retention, from = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3]), ARGV[4], ARGV[5]
 
-if redis.call('EXISTS', key) == 0 then
-  redis.call('HSET', key, unpack(ARGV, 6))
-  expire(key, now, 'queued', retention)
-end
-local r = redis.call('HMGET', key, 'state', 'claim', 'claimed', 'taken', 'n', 'spent', 'ambiguous')
+local r = redis.call('HMGET', key, 'state', 'claim', 'claimed', 'taken', 'n', 'spent', 'ambiguous', 'reason', 'next')
 local state, owner, claimed, taken = r[1], r[2], tonumber(r[3] or '0'), r[4]
 local n, spent, ambiguous = tonumber(r[5] or '0'), tonumber(r[6] or '0'), tonumber(r[7] or '0')
+if not state then
+  state = 'queued' -- as every seed is
+  redis.call('HSET', key, unpack(ARGV, 6))
+  -- Once: a claim changes nothing of how long a record is kept.
+  expire(key, now, 'sending', retention, redis.call('HGET', key, 'not_after'))
+end
 
 if state == 'sending' then
   if owner == token then -- the reply to our own claim was lost
@@ -33,12 +35,14 @@ if not string.find(from, '|' .. state .. '|', 1, true) then
 end
 
 n = n + 1
-redis.call('HSET', key, 'state', 'sending', 'updated', ARGV[1], 'claim', token, 'claimed', ARGV[1],
-  'n', n, 'a' .. n, ARGV[1])
--- The first attempts of hundreds tell nothing that the last do not.
-redis.call('HDEL', key, 'reason', 'next', 'a' .. (n - 100))
+local sets = {'state', 'sending', 'updated', ARGV[1], 'claim', token, 'claimed', ARGV[1], 'n', n, 'a' .. n, ARGV[1]}
 if ambiguous > 0 then
-  redis.call('HSET', key, 'duplicate', 1)
+  sets[#sets + 1] = 'duplicate'
+  sets[#sets + 1] = 1
 end
-expire(key, now, 'sending', retention)
+redis.call('HSET', key, unpack(sets))
+if r[8] or r[9] or n > 100 then
+  -- The first attempts of hundreds tell nothing that the last do not.
+  redis.call('HDEL', key, 'reason', 'next', 'a' .. (n - 100))
+end
 return {'claimed', n, spent, ambiguous, ''}

@@ -7,7 +7,7 @@ local key = KEYS[1]
 local now, token, attempt, line, to, from, spent, ambiguous, retention =
   ARGV[1], ARGV[2], 'a' .. ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 
-local r = redis.call('HMGET', key, 'state', 'claim', attempt)
+local r = redis.call('HMGET', key, 'state', 'claim', attempt, 'n', 'ambiguous', 'not_after')
 local state, owner, written = r[1], r[2], r[3]
 if not state then
   return {'gone', ''}
@@ -27,12 +27,15 @@ if not string.find(from, '|' .. state .. '|', 1, true) then
   return {'refused', state}
 end
 
-redis.call('HSET', key, attempt, line)
-if tonumber(ARGV[3]) > tonumber(redis.call('HGET', key, 'n') or '0') then -- Redis lost the claim
-  redis.call('HSET', key, 'n', ARGV[3])
+ARGV[#ARGV + 1] = attempt
+ARGV[#ARGV + 1] = line
+if tonumber(ARGV[3]) > tonumber(r[4] or '0') then -- Redis lost the claim
+  ARGV[#ARGV + 1] = 'n'
+  ARGV[#ARGV + 1] = ARGV[3]
 end
-redis.call('HDEL', key, 'claim', 'claimed', 'taken', 'payload')
 if spent == '1' then redis.call('HINCRBY', key, 'spent', 1) end
-if ambiguous == '1' then redis.call('HINCRBY', key, 'ambiguous', 1) end
-apply(key, now, to, retention, 10, #ARGV)
+local lost = r[5]
+if ambiguous == '1' then lost = redis.call('HINCRBY', key, 'ambiguous', 1) end
+-- The payload of a dead letter that comes to life goes; the new one's comes after.
+apply(key, now, to, retention, r[6], lost, 10, #ARGV, {'claim', 'claimed', 'taken', 'payload'})
 return {'ok', to}

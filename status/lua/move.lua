@@ -7,7 +7,8 @@
 local key = KEYS[1]
 local now, to, from, retention, changes = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 
-local state = redis.call('HGET', key, 'state')
+local r = redis.call('HMGET', key, 'state', 'ambiguous', 'not_after')
+local state, not_after = r[1], r[3]
 local missing = not state
 if missing then
   if #ARGV == 5 + changes then
@@ -23,6 +24,7 @@ end
 
 if missing then
   redis.call('HSET', key, unpack(ARGV, 6 + changes))
+  not_after = redis.call('HGET', key, 'not_after')
 end
-apply(key, now, to, retention, 6, 5 + changes)
+apply(key, now, to, retention, not_after, r[2], 6, 5 + changes, {})
 return {'ok', to}

@@ -8,8 +8,8 @@ local redelivery = 180000
 -- deadline and the retention after that; at its end, the retention, but never
 -- less than its task may still come back, because a task whose record is gone
 -- is taken for a new message, and sent.
-local function expire(key, now, state, retention)
-  local left = math.max(tonumber(redis.call('HGET', key, 'not_after') or '0') - tonumber(now), 0)
+local function expire(key, now, state, retention, not_after)
+  local left = math.max(tonumber(not_after or '0') - tonumber(now), 0)
   local ttl = tonumber(retention)
   if state == 'queued' or state == 'sending' or state == 'deferred' then
     ttl = ttl + left
@@ -18,19 +18,25 @@ local function expire(key, now, state, retention)
 end
 
 -- Moves a record to a state with the fields ARGV[first], value, ... up to
--- ARGV[last]. An empty value deletes the field. What ends because its time is
--- over tells when an attempt at it may have been acted on.
-local function apply(key, now, state, retention, first, last)
-  redis.call('HSET', key, 'state', state, 'updated', now)
+-- ARGV[last]. An empty value deletes the field; so does a name in dels. What ends
+-- because its time is over tells when an attempt at it may have been acted on.
+local function apply(key, now, state, retention, not_after, ambiguous, first, last, dels)
+  local sets = {'state', state, 'updated', now}
   for i = first, last, 2 do
     if ARGV[i + 1] == '' then
-      redis.call('HDEL', key, ARGV[i])
+      dels[#dels + 1] = ARGV[i]
     else
-      redis.call('HSET', key, ARGV[i], ARGV[i + 1])
+      sets[#sets + 1] = ARGV[i]
+      sets[#sets + 1] = ARGV[i + 1]
     end
   end
-  if (state == 'expired' or state == 'canceled') and tonumber(redis.call('HGET', key, 'ambiguous') or '0') > 0 then
-    redis.call('HSET', key, 'reason', 'maybe_sent')
+  if #dels > 0 then
+    redis.call('HDEL', key, unpack(dels))
   end
-  expire(key, now, state, retention)
+  if (state == 'expired' or state == 'canceled') and tonumber(ambiguous or '0') > 0 then
+    sets[#sets + 1] = 'reason'
+    sets[#sets + 1] = 'maybe_sent'
+  end
+  redis.call('HSET', key, unpack(sets))
+  expire(key, now, state, retention, not_after)
 end
