@@ -172,6 +172,10 @@ func Decode(keys *Keyring, payload []byte) (Message, error) {
 	if err != nil {
 		return m, err
 	}
+	if request, ok := quickRequest(plain); ok {
+		m.Request = request
+		return m, nil
+	}
 	var inner sealedV1
 	if err := json.Unmarshal(plain, &inner); err != nil {
 		return m, ErrMalformed // the text of err may quote the request
@@ -184,6 +188,9 @@ func parse(payload []byte) (wireV1, error) {
 	var w wireV1
 	if len(payload) > maxPayload {
 		return w, errTooLarge(len(payload))
+	}
+	if quick, ok := quickParse(payload); ok {
+		return quick, quick.check()
 	}
 	if err := json.Unmarshal(payload, &w); err == nil && w.Version == version {
 		return w, w.check()
