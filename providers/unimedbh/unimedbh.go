@@ -99,8 +99,10 @@ func (p *provider) classifyOK(r vendorhttp.Reply) providers.Outcome {
 	}
 	switch string(reply["sended"]) {
 	case "true":
-		if at, ok := requestedAt(reply["requestedAt"]); ok {
-			p.log.Debug().Time("requested_at", at).Msg("vendor took the request")
+		if e := p.log.Debug(); e.Enabled() {
+			if at, ok := requestedAt(reply["requestedAt"]); ok {
+				e.Time("requested_at", at).Msg("vendor took the request")
+			}
 		}
 		return providers.AcceptedFor(0)
 	case "false":

@@ -10,8 +10,10 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 
@@ -88,8 +90,9 @@ type member struct {
 // split returns the members of one JSON object in their order, repeats included.
 func split(data []byte) ([]member, error) {
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf")) // Windows tools put a byte order mark there
-	var whole json.RawMessage
-	if err := json.Unmarshal(data, &whole); err != nil {
+	if !json.Valid(data) {
+		var whole json.RawMessage
+		err := json.Unmarshal(data, &whole)
 		// encoding/json quotes the character it stumbled on: the place will do.
 		var syntax *json.SyntaxError
 		if errors.As(err, &syntax) && len(data) > 0 {
@@ -97,23 +100,68 @@ func split(data []byte) ([]member, error) {
 		}
 		return nil, errors.New("is not valid JSON")
 	}
-	dec := json.NewDecoder(bytes.NewReader(data))
-	if start, err := dec.Token(); err != nil || start != json.Delim('{') {
+	return members(bytes.Trim(data, space))
+}
+
+// space is what JSON takes for white space.
+const space = " \t\r\n"
+
+// members takes a valid JSON object apart.
+func members(data []byte) ([]member, error) {
+	if data[0] != '{' {
 		return nil, errNotObject
 	}
 	var ms []member
-	for dec.More() {
-		name, err := dec.Token()
-		if err != nil {
-			return nil, errNotObject
-		}
-		m := member{name: name.(string)} // the document is valid, so this is a name
-		if err := dec.Decode(&m.value); err != nil {
-			return nil, errNotObject
-		}
+	for rest := bytes.TrimLeft(data[1:], space); rest[0] != '}'; {
+		end := valueEnd(rest)
+		m := member{name: unquote(rest[:end])}
+		rest = bytes.TrimLeft(rest[end:], space+":") // a valid document has one colon there
+		end = valueEnd(rest)
+		m.value = json.RawMessage(rest[:end])
 		ms = append(ms, m)
+		rest = bytes.TrimLeft(rest[end:], space+",")
 	}
 	return ms, nil
+}
+
+// valueEnd is where the value ends that valid JSON begins with.
+func valueEnd(data []byte) int {
+	depth, inString := 0, false
+	for i, c := range data {
+		switch {
+		case inString && c == '"' && !escaped(data[:i]):
+			inString = false
+			if depth == 0 {
+				return i + 1
+			}
+		case inString:
+		case c == '"':
+			inString = true
+		case c == '{' || c == '[':
+			depth++
+		case depth == 0 && (c == '}' || c == ']' || c == ',' || c == ':' || strings.IndexByte(space, c) >= 0):
+			return i // of a number or a word, and what follows it
+		case c == '}' || c == ']':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		}
+	}
+	return len(data)
+}
+
+// escaped reports whether an odd number of backslashes comes last.
+func escaped(data []byte) bool {
+	return (len(data)-len(bytes.TrimRight(data, `\`)))%2 == 1
+}
+
+func unquote(quoted []byte) string {
+	if bytes.IndexByte(quoted, '\\') < 0 && utf8.Valid(quoted) {
+		return string(quoted[1 : len(quoted)-1])
+	}
+	var s string
+	_ = json.Unmarshal(quoted, &s) // the document is valid, so this is a string
+	return s
 }
 
 type decoder struct {
@@ -123,29 +171,40 @@ type decoder struct {
 
 // object reads members into the struct v, whose fields are named by their tags.
 func (d *decoder) object(prefix string, ms []member, v reflect.Value) {
-	fields := map[string]reflect.Value{}
-	for i := range v.NumField() {
-		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
-		fields[name] = v.Field(i)
-	}
-	seen := map[string]bool{}
+	fields := fieldsOf(v.Type())
+	seen := make([]bool, len(fields))
 	for _, m := range ms {
-		field, known := fields[m.name]
+		field := slices.Index(fields, m.name)
 		switch {
-		case !known:
+		case field < 0:
 			d.unknown(prefix, m.name, fields)
-		case seen[m.name]:
+		case seen[field]:
 			d.errs.Add(prefix+m.name, "appears more than once")
 		default:
-			d.value(prefix+m.name, m.value, field)
+			d.value(prefix+m.name, m.value, v.Field(field))
+			seen[field] = true
 		}
-		seen[m.name] = true
 	}
 }
 
-func (d *decoder) unknown(prefix, name string, fields map[string]reflect.Value) {
+// names has the fields' names by struct type.
+var names sync.Map
+
+func fieldsOf(t reflect.Type) []string {
+	if known, ok := names.Load(t); ok {
+		return known.([]string)
+	}
+	fields := make([]string, t.NumField())
+	for i := range fields {
+		fields[i], _, _ = strings.Cut(t.Field(i).Tag.Get("json"), ",")
+	}
+	names.Store(t, fields)
+	return fields
+}
+
+func (d *decoder) unknown(prefix, name string, fields []string) {
 	where := prefix + shown(name)
-	for known := range fields {
+	for _, known := range fields {
 		if alike(known) == alike(name) {
 			d.errs.Add(where, "is not a field of %s; did you mean %s?", d.provider, prefix+known)
 			return
@@ -229,13 +288,13 @@ func (d *decoder) texts(field string, raw json.RawMessage, v reflect.Value) {
 }
 
 func text(raw json.RawMessage) (s, problem string) {
-	if raw[0] != '"' || json.Unmarshal(raw, &s) != nil {
+	if raw[0] != '"' {
 		return "", "must be a string"
 	}
 	if broken(raw) {
 		return "", "has half a surrogate pair, which is no character"
 	}
-	return s, ""
+	return unquote(raw), ""
 }
 
 // broken reports whether valid JSON escapes half a surrogate pair, which
