@@ -160,7 +160,7 @@ func (s *Redis) DeadLetter(ctx context.Context, id string) (DeadLetter, error) {
 // may not have come to its end and is not the one to replace. It fails like
 // [Redis.DeadLetter].
 func (s *Redis) MarkReplayed(ctx context.Context, id, newID, replace string) (string, error) {
-	dead := stateSet([]State{Rejected, Exhausted, Unknown})
+	const dead = "|" + string(Rejected) + "|" + string(Exhausted) + "|" + string(Unknown) + "|"
 	reply, err := replayedScript.Run(ctx, s.rdb, []string{recordKey(id)}, newID, dead, replace).StringSlice()
 	if err != nil {
 		return "", fmt.Errorf("mark dead letter as replayed: %w", err)

@@ -320,17 +320,16 @@ func TestTheIndexEndsWithWhatItLists(t *testing.T) {
 	})
 }
 
-// crash is a Redis client whose process dies before the nth script runs.
+// crash is a Redis client whose process dies before a record is changed.
 type crash struct {
 	redis.UniversalClient
 }
 
 var errCrash = errors.New("the process died")
 
-func (crash) EvalSha(ctx context.Context, _ string, _ []string, _ ...any) *redis.Cmd {
-	c := redis.NewCmd(ctx)
-	c.SetErr(errCrash)
-	return c
+func (crash) Process(_ context.Context, cmd redis.Cmder) error {
+	cmd.SetErr(errCrash)
+	return errCrash
 }
 
 // TestACrashNeverHidesADeadLetter: the index comes before the record. In the

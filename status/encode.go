@@ -1,7 +1,6 @@
 package status
 
 import (
-	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -58,7 +57,11 @@ func decodeRecord(id string, f map[string]string) Record {
 // encodeAttempt writes an attempt as one short line, because a record holds
 // several: started ms|duration µs|outcome|reason|HTTP status.
 func encodeAttempt(a Attempt) string {
-	return fmt.Sprintf("%d|%d|%s|%s|%d", a.StartedAt.UnixMilli(), int64(math.Round(a.DurationMS*1000)), a.Outcome, a.Reason, a.HTTPStatus)
+	b := strconv.AppendInt(make([]byte, 0, 64), a.StartedAt.UnixMilli(), 10)
+	b = strconv.AppendInt(append(b, '|'), int64(math.Round(a.DurationMS*1000)), 10)
+	b = append(append(append(b, '|'), a.Outcome...), '|')
+	b = append(append(b, a.Reason...), '|')
+	return string(strconv.AppendInt(b, int64(a.HTTPStatus), 10))
 }
 
 // decodeAttempt reads what encodeAttempt wrote; an attempt under way is only

@@ -73,17 +73,6 @@ func (s State) Dead() bool {
 	return slices.Contains([]State{Rejected, Exhausted, Unknown}, s)
 }
 
-// predecessors lists the states that may become next.
-func predecessors(next State) []State {
-	var from []State
-	for _, s := range States() {
-		if s.CanBecome(next) {
-			from = append(from, s)
-		}
-	}
-	return from
-}
-
 // Record is what is known of a message. Its JSON form is part of the command
 // line's contract: times are RFC 3339, absent when not known.
 type Record struct {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -31,10 +30,10 @@ var releaseLua string
 var sharedLua string
 
 var (
-	createScript = redis.NewScript(sharedLua + createLua)
-	claimScript  = redis.NewScript(sharedLua + claimLua)
-	finishScript = redis.NewScript(sharedLua + finishLua)
-	moveScript   = redis.NewScript(sharedLua + moveLua)
+	createScript = newScript(createLua)
+	claimScript  = newScript(claimLua)
+	finishScript = newScript(finishLua)
+	moveScript   = newScript(moveLua)
 
 	releaseScript = redis.NewScript(releaseLua)
 )
@@ -87,12 +86,12 @@ func (s *Redis) keep(state State) int64 {
 
 // Create implements [Store].
 func (s *Redis) Create(ctx context.Context, r Record) error {
-	args := append([]any{r.CreatedAt.UnixMilli(), s.keep(r.State)}, seedFields(r)...)
-	created, err := s.scripts.run(ctx, createScript, recordKey(r.ID), args...).Int()
+	args := append([]any{r.CreatedAt.UnixMilli(), s.keep(r.State), r.NotAfter.UnixMilli()}, seedFields(r)...)
+	created, err := s.scripts.run(ctx, createScript, recordKey(r.ID), args)
 	if err != nil {
 		return fmt.Errorf("write status record: %w", err)
 	}
-	if created == 0 {
+	if asInt(created) == 0 {
 		return ErrExists
 	}
 	return nil
@@ -112,20 +111,18 @@ func (s *Redis) Get(ctx context.Context, id string) (Record, error) {
 
 // Claim implements [Store].
 func (s *Redis) Claim(ctx context.Context, c Claim) (Claimed, error) {
-	args := append([]any{
-		c.Now.UnixMilli(), c.Token, c.AbandonedAfter.Milliseconds(),
-		s.keep(Sending), stateSet(predecessors(Sending)),
-	}, seedFields(c.Seed)...)
-	reply, err := s.scripts.run(ctx, claimScript, recordKey(c.Seed.ID), args...).Slice()
+	args := []any{c.Now.UnixMilli(), c.Token, c.AbandonedAfter.Milliseconds(), s.keep(Sending)}
+	reply, err := s.claim(ctx, c.Seed.ID, args)
+	if err == nil && reply[0] == "gone" { // the seed is rarely needed
+		args = append(args, c.Seed.NotAfter.UnixMilli())
+		reply, err = s.claim(ctx, c.Seed.ID, append(args, seedFields(c.Seed)...))
+	}
 	if err != nil {
 		return Claimed{}, fmt.Errorf("claim attempt: %w", err)
 	}
-	if len(reply) != 5 {
-		return Claimed{}, fmt.Errorf("claim attempt: script answered %d values, want 5", len(reply))
-	}
 	detail, _ := reply[4].(string)
 	out := Claimed{
-		Result:  ClaimResult(fmt.Sprint(reply[0])),
+		Result:  ClaimResult(asString(reply[0])),
 		Attempt: asInt(reply[1]), Spent: asInt(reply[2]), Ambiguous: asInt(reply[3]),
 	}
 	switch out.Result {
@@ -140,6 +137,15 @@ func (s *Redis) Claim(ctx context.Context, c Claim) (Claimed, error) {
 	return out, nil
 }
 
+func (s *Redis) claim(ctx context.Context, id string, args []any) ([]any, error) {
+	answer, err := s.scripts.run(ctx, claimScript, recordKey(id), args)
+	reply, _ := answer.([]any)
+	if err == nil && len(reply) != 5 {
+		err = fmt.Errorf("the script answered %d values, want 5", len(reply))
+	}
+	return reply, err
+}
+
 // Finish implements [Store].
 func (s *Redis) Finish(ctx context.Context, f Finish) error {
 	if err := s.indexDead(ctx, f.State, f.Provider, f.ID, f.Now); err != nil {
@@ -147,8 +153,7 @@ func (s *Redis) Finish(ctx context.Context, f Finish) error {
 	}
 	args := []any{
 		f.Now.UnixMilli(), f.Token, f.Attempt.Number, encodeAttempt(f.Attempt),
-		string(f.State), stateSet(predecessors(f.State)), flag(f.Spent), flag(f.Ambiguous),
-		s.keep(f.State),
+		string(f.State), flag(f.Spent), flag(f.Ambiguous), s.keep(f.State),
 		"reason", f.Reason, "next", formatMS(f.Next),
 	}
 	if f.Reference != "" {
@@ -168,36 +173,31 @@ func (s *Redis) Move(ctx context.Context, m Move) error {
 	if err := s.indexDead(ctx, m.To, m.Provider, m.ID, m.Now); err != nil {
 		return err
 	}
-	var from []State
-	for _, state := range predecessors(m.To) {
-		// What is claimed is finished, not moved, and nothing is claimed by a move.
-		if state != Sending && m.To != Sending {
-			from = append(from, state)
-		}
-	}
 	change := []any{"reason", m.Reason, "next", formatMS(m.Next)}
 	if m.To.Dead() {
 		change = append(change, "payload", m.Payload)
 	}
-	args := append([]any{
-		m.Now.UnixMilli(), string(m.To), stateSet(from), s.keep(m.To), len(change),
-	}, change...)
+	args := append([]any{m.Now.UnixMilli(), string(m.To), s.keep(m.To), len(change)}, change...)
 	if m.Seed != nil {
-		args = append(args, seedFields(*m.Seed)...)
+		args = append(append(args, m.Seed.NotAfter.UnixMilli()), seedFields(*m.Seed)...)
 	}
 	return s.change(ctx, moveScript, m.ID, m.To, args)
 }
 
 // Release implements [Store].
 func (s *Redis) Release(ctx context.Context, id, owner string) error {
-	if err := s.scripts.run(ctx, releaseScript, recordKey(id), owner+"/").Err(); err != nil {
+	if err := releaseScript.Run(ctx, s.rdb, []string{recordKey(id)}, owner+"/").Err(); err != nil {
 		return fmt.Errorf("release claim: %w", err)
 	}
 	return nil
 }
 
-func (s *Redis) change(ctx context.Context, script *redis.Script, id string, to State, args []any) error {
-	reply, err := s.scripts.run(ctx, script, recordKey(id), args...).StringSlice()
+func (s *Redis) change(ctx context.Context, script *script, id string, to State, args []any) error {
+	answer, err := s.scripts.run(ctx, script, recordKey(id), args)
+	reply, _ := answer.([]any)
+	if err == nil && len(reply) != 2 {
+		err = fmt.Errorf("the script answered %d values, want 2", len(reply))
+	}
 	if err != nil {
 		return fmt.Errorf("write status record: %w", err)
 	}
@@ -207,18 +207,7 @@ func (s *Redis) change(ctx context.Context, script *redis.Script, id string, to 
 	case "gone":
 		return ErrNotFound
 	}
-	return &RefusedError{ID: id, From: State(reply[1]), To: to}
-}
-
-// stateSet writes states as the scripts search them: |a|b|.
-func stateSet(states []State) string {
-	var b strings.Builder
-	b.WriteByte('|')
-	for _, s := range states {
-		b.WriteString(string(s))
-		b.WriteByte('|')
-	}
-	return b.String()
+	return &RefusedError{ID: id, From: State(asString(reply[1])), To: to}
 }
 
 func flag(b bool) int {
@@ -226,6 +215,11 @@ func flag(b bool) int {
 		return 1
 	}
 	return 0
+}
+
+func asString(v any) string {
+	s, _ := v.(string)
+	return s
 }
 
 func asInt(v any) int {

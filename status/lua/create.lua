@@ -1,8 +1,10 @@
 -- Writes a new record.
--- KEYS: record. ARGV: now in ms, retention in ms, then field, value, ...
-if redis.call('EXISTS', KEYS[1]) == 1 then
-  return 0
+-- Of each: now in ms, retention in ms, deadline in ms, then field, value, ...
+local function one(key, a)
+  if redis.call('EXISTS', key) == 1 then
+    return 0
+  end
+  redis.call('HSET', key, unpack(a, 4))
+  expire(key, a[1], 'queued', a[2], a[3])
+  return 1
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 3))
-expire(KEYS[1], ARGV[1], 'queued', ARGV[2], redis.call('HGET', KEYS[1], 'not_after'))
-return 1

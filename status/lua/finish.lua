@@ -1,41 +1,38 @@
 -- Writes what became of a claimed attempt.
--- KEYS: record. ARGV: now in ms, token, attempt number, attempt line, new
--- state, states that may become it as |a|b|, spent 0/1, ambiguous 0/1,
--- retention in ms, then field, value, ...
--- Returns {'ok' | 'refused' | 'gone', state}.
-local key = KEYS[1]
-local now, token, attempt, line, to, from, spent, ambiguous, retention =
-  ARGV[1], ARGV[2], 'a' .. ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9]
-
-local r = redis.call('HMGET', key, 'state', 'claim', attempt, 'n', 'ambiguous', 'not_after')
-local state, owner, written = r[1], r[2], r[3]
-if not state then
-  return {'gone', ''}
-end
-if not (state == 'sending' and owner == token) then
-  if state == to and written == line then -- the reply to our own finish was lost
-    return {'ok', state}
+-- Of each: now in ms, token, attempt number, attempt line, new state, spent 0/1,
+-- ambiguous 0/1, retention in ms, then field, value, ...
+-- Answers {'ok' | 'refused' | 'gone', state}.
+local function one(key, a)
+  local token, attempt, line, to = a[2], 'a' .. a[3], a[4], a[5]
+  local r = redis.call('HMGET', key, 'state', 'claim', attempt, 'n', 'ambiguous', 'not_after')
+  local state, owner, written = r[1], r[2], r[3]
+  if not state then
+    return {'gone', ''}
   end
-  -- The claim was taken over. What the late result says is believed only when
-  -- it is that the provider took the message.
-  if to ~= 'accepted' then
+  if not (state == 'sending' and owner == token) then
+    if state == to and written == line then -- the reply to our own finish was lost
+      return {'ok', state}
+    end
+    -- The claim was taken over. What the late result says is believed only when
+    -- it is that the provider took the message.
+    if to ~= 'accepted' then
+      return {'refused', state}
+    end
+    redis.call('HSET', key, attempt, line)
+  end
+  if not before[state .. ' ' .. to] then
     return {'refused', state}
   end
-  redis.call('HSET', key, attempt, line)
-end
-if not string.find(from, '|' .. state .. '|', 1, true) then
-  return {'refused', state}
-end
 
-ARGV[#ARGV + 1] = attempt
-ARGV[#ARGV + 1] = line
-if tonumber(ARGV[3]) > tonumber(r[4] or '0') then -- Redis lost the claim
-  ARGV[#ARGV + 1] = 'n'
-  ARGV[#ARGV + 1] = ARGV[3]
+  local last = #a
+  a[last + 1], a[last + 2] = attempt, line
+  if tonumber(a[3]) > tonumber(r[4] or '0') then -- Redis lost the claim
+    a[last + 3], a[last + 4] = 'n', a[3]
+  end
+  if a[6] == '1' then redis.call('HINCRBY', key, 'spent', 1) end
+  local lost = r[5]
+  if a[7] == '1' then lost = redis.call('HINCRBY', key, 'ambiguous', 1) end
+  -- The payload of a dead letter that comes to life goes; the new one's comes after.
+  apply(key, a[1], to, a[8], r[6], lost, a, 9, #a, {'claim', 'claimed', 'taken', 'payload'})
+  return {'ok', to}
 end
-if spent == '1' then redis.call('HINCRBY', key, 'spent', 1) end
-local lost = r[5]
-if ambiguous == '1' then lost = redis.call('HINCRBY', key, 'ambiguous', 1) end
--- The payload of a dead letter that comes to life goes; the new one's comes after.
-apply(key, now, to, retention, r[6], lost, 10, #ARGV, {'claim', 'claimed', 'taken', 'payload'})
-return {'ok', to}

@@ -1,30 +1,30 @@
 -- Writes a change that no attempt led to.
--- KEYS: record. ARGV: now in ms, new state, states that may become it as
--- |a|b|, retention in ms, how many of the following belong to the change, then the
--- change's field, value, ..., then the seed's
--- field, value, ...
--- Returns {'ok' | 'refused' | 'gone', state}.
-local key = KEYS[1]
-local now, to, from, retention, changes = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
-
-local r = redis.call('HMGET', key, 'state', 'ambiguous', 'not_after')
-local state, not_after = r[1], r[3]
-local missing = not state
-if missing then
-  if #ARGV == 5 + changes then
-    return {'gone', ''}
+-- Of each: now in ms, new state, retention in ms, how many of the following belong to
+-- the change, then the change's field, value, ..., then the seed, if there is one: its
+-- deadline in ms, then field, value, ...
+-- Answers {'ok' | 'refused' | 'gone', state}.
+local function one(key, a)
+  local to, seed = a[2], 5 + tonumber(a[4])
+  local r = redis.call('HMGET', key, 'state', 'ambiguous', 'not_after')
+  local state, not_after = r[1], r[3]
+  local missing = not state
+  if missing then
+    if not a[seed] then
+      return {'gone', ''}
+    end
+    state = 'queued' -- as every seed is
+  elseif state == to and to ~= 'deferred' and to ~= 'sending' then -- said before
+    return {'ok', state}
   end
-  state = 'queued' -- as every seed is
-elseif state == to and to ~= 'deferred' and to ~= 'sending' then -- said before
-  return {'ok', state}
-end
-if not string.find(from, '|' .. state .. '|', 1, true) then
-  return {'refused', state}
-end
+  -- What is claimed is finished, not moved, and nothing is claimed by a move.
+  if state == 'sending' or to == 'sending' or not before[state .. ' ' .. to] then
+    return {'refused', state}
+  end
 
-if missing then
-  redis.call('HSET', key, unpack(ARGV, 6 + changes))
-  not_after = redis.call('HGET', key, 'not_after')
+  if missing then
+    redis.call('HSET', key, unpack(a, seed + 1))
+    not_after = a[seed]
+  end
+  apply(key, a[1], to, a[3], not_after, r[2], a, 5, seed - 1, {})
+  return {'ok', to}
 end
-apply(key, now, to, retention, not_after, r[2], 6, 5 + changes, {})
-return {'ok', to}

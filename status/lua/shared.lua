@@ -17,17 +17,17 @@ local function expire(key, now, state, retention, not_after)
   redis.call('PEXPIRE', key, math.max(ttl, left + redelivery))
 end
 
--- Moves a record to a state with the fields ARGV[first], value, ... up to
--- ARGV[last]. An empty value deletes the field; so does a name in dels. What ends
--- because its time is over tells when an attempt at it may have been acted on.
-local function apply(key, now, state, retention, not_after, ambiguous, first, last, dels)
+-- Moves a record to a state with the fields a[first], value, ... up to a[last]. An
+-- empty value deletes the field; so does a name in dels. What ends because its time
+-- is over tells when an attempt at it may have been acted on.
+local function apply(key, now, state, retention, not_after, ambiguous, a, first, last, dels)
   local sets = {'state', state, 'updated', now}
   for i = first, last, 2 do
-    if ARGV[i + 1] == '' then
-      dels[#dels + 1] = ARGV[i]
+    if a[i + 1] == '' then
+      dels[#dels + 1] = a[i]
     else
-      sets[#sets + 1] = ARGV[i]
-      sets[#sets + 1] = ARGV[i + 1]
+      sets[#sets + 1] = a[i]
+      sets[#sets + 1] = a[i + 1]
     end
   end
   if #dels > 0 then
