@@ -4,15 +4,16 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"strconv"
-	"strings"
 )
+
+var quickStart = `{"v":` + strconv.Itoa(version)
 
 // quickParse reads a payload that is written exactly as [Encode] writes it, which
 // nearly all are, without encoding/json: that is most of the time it takes to read
 // one. It reports false of any other, right or wrong; those are for encoding/json.
 func quickParse(payload []byte) (w wireV1, ok bool) {
-	r := quickReader{rest: string(payload), ok: true}
-	r.expect(`{"v":` + strconv.Itoa(version))
+	r := quickReader{rest: payload, ok: true}
+	r.expect(quickStart)
 	w.Version = version
 	r.expect(`,"id":`)
 	w.ID = r.text()
@@ -36,10 +37,12 @@ func quickParse(payload []byte) (w wireV1, ok bool) {
 	r.expect(`,"key":`)
 	w.KeyID = r.text()
 	r.expect(`,"sealed":`)
-	sealed, err := base64.StdEncoding.DecodeString(r.text())
-	w.Sealed = sealed
+	sealed := r.quoted()
+	w.Sealed = make([]byte, base64.StdEncoding.DecodedLen(len(sealed)))
+	n, err := base64.StdEncoding.Decode(w.Sealed, sealed)
+	w.Sealed = w.Sealed[:n]
 	r.expect(`}`)
-	return w, r.ok && r.rest == "" && err == nil
+	return w, r.ok && len(r.rest) == 0 && err == nil
 }
 
 // quickRequest takes the request out of what was sealed, when nothing else was.
@@ -56,35 +59,39 @@ func quickRequest(plain []byte) (json.RawMessage, bool) {
 // quickReader takes a text apart from its beginning. Once something is not as
 // expected, ok is false.
 type quickReader struct {
-	rest string
+	rest []byte
 	ok   bool
 }
 
 func (r *quickReader) has(s string) bool {
-	rest, found := strings.CutPrefix(r.rest, s)
-	r.rest = rest
-	return found
+	if len(r.rest) < len(s) || string(r.rest[:len(s)]) != s {
+		return false
+	}
+	r.rest = r.rest[len(s):]
+	return true
 }
 
 func (r *quickReader) expect(s string) { r.ok = r.has(s) && r.ok }
 
-// text reads a JSON string of printable ASCII in which nothing is escaped.
-func (r *quickReader) text() string {
+// quoted reads a JSON string of printable ASCII in which nothing is escaped.
+func (r *quickReader) quoted() []byte {
 	r.expect(`"`)
-	for i := range len(r.rest) {
-		switch c := r.rest[i]; {
+	for i, c := range r.rest {
+		switch {
 		case c == '"':
 			s := r.rest[:i]
 			r.rest = r.rest[i+1:]
 			return s
 		case c == '\\' || c < ' ' || c > '~':
 			r.ok = false
-			return ""
+			return nil
 		}
 	}
 	r.ok = false
-	return ""
+	return nil
 }
+
+func (r *quickReader) text() string { return string(r.quoted()) }
 
 // number reads a whole number without a sign, as JSON writes it.
 func (r *quickReader) number() int64 {
@@ -92,7 +99,7 @@ func (r *quickReader) number() int64 {
 	for n < len(r.rest) && '0' <= r.rest[n] && r.rest[n] <= '9' {
 		n++
 	}
-	v, err := strconv.ParseInt(r.rest[:n], 10, 64)
+	v, err := strconv.ParseInt(string(r.rest[:n]), 10, 64)
 	r.ok = r.ok && err == nil && (n == 1 || r.rest[0] != '0')
 	r.rest = r.rest[n:]
 	return v

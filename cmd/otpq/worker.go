@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -30,8 +32,19 @@ func (a *app) workerCommand() *cobra.Command {
 			}
 			log := a.logger(cfg.Log)
 			redisconn.LogTo(log)
+			collectLess()
 			return runWorker(cmd.Context(), cfg, log)
 		},
+	}
+}
+
+// collectLess has the garbage collected when the heap is five times what is in use,
+// not twice: a worker uses some ten megabytes and makes garbage fast, and a fifth of
+// its CPU went into collecting it. GOGC still decides where it is set.
+func collectLess() {
+	const percent = 400
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
 	}
 }
 

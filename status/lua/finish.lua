@@ -4,7 +4,7 @@
 -- Answers {'ok' | 'refused' | 'gone', state}.
 local function one(key, a)
   local token, attempt, line, to = a[2], 'a' .. a[3], a[4], a[5]
-  local r = redis.call('HMGET', key, 'state', 'claim', attempt, 'n', 'ambiguous', 'not_after')
+  local r = redis.call('HMGET', key, 'state', 'claim', attempt, 'n', 'ambiguous', 'not_after', 'spent')
   local state, owner, written = r[1], r[2], r[3]
   if not state then
     return {'gone', ''}
@@ -24,15 +24,19 @@ local function one(key, a)
     return {'refused', state}
   end
 
-  local last = #a
-  a[last + 1], a[last + 2] = attempt, line
-  if tonumber(a[3]) > tonumber(r[4] or '0') then -- Redis lost the claim
-    a[last + 3], a[last + 4] = 'n', a[3]
+  local ambiguous = tonumber(r[5] or '0')
+  local function also(field, value)
+    a[#a + 1] = field
+    a[#a + 1] = value
   end
-  if a[6] == '1' then redis.call('HINCRBY', key, 'spent', 1) end
-  local lost = r[5]
-  if a[7] == '1' then lost = redis.call('HINCRBY', key, 'ambiguous', 1) end
+  also(attempt, line)
+  if tonumber(a[3]) > tonumber(r[4] or '0') then also('n', a[3]) end -- Redis lost the claim
+  if a[6] == '1' then also('spent', tonumber(r[7] or '0') + 1) end
+  if a[7] == '1' then
+    ambiguous = ambiguous + 1
+    also('ambiguous', ambiguous)
+  end
   -- The payload of a dead letter that comes to life goes; the new one's comes after.
-  apply(key, a[1], to, a[8], r[6], lost, a, 9, #a, {'claim', 'claimed', 'taken', 'payload'})
+  apply(key, a[1], to, a[8], r[6], ambiguous, a, 9, #a, {'claim', 'claimed', 'taken', 'payload'})
   return {'ok', to}
 end
