@@ -40,7 +40,8 @@ var (
 
 // Retention says how long records are kept after a message has come to its end.
 type Retention struct {
-	// Records is for messages that ended well or too late. Zero means 72 h.
+	// Records is for messages that ended well or too late, which may be kept a
+	// hundredth longer. Zero means 72 h.
 	Records time.Duration
 	// DeadLetters is for dead letters with their sealed payload. Zero means 30 days.
 	DeadLetters time.Duration

@@ -3,18 +3,23 @@ package worker
 import (
 	"context"
 	"fmt"
+	"strconv"
+	"sync/atomic"
 	"time"
-
-	"github.com/google/uuid"
 
 	"github.com/otpq/otpq/providers"
 	"github.com/otpq/otpq/status"
 )
 
+// claims counts the claims of this process, for their tokens. A value of more than
+// 64 bytes, as two UUIDs are, would have Redis keep the record in another form,
+// which takes more memory and time.
+var claims atomic.Int64
+
 // claim takes the right to make the attempt, which only one execution has. An
 // attempt that a dead worker left behind is ended here as what it is: maybe sent.
 func (p *pipeline) claim(ctx context.Context, a *attempt) *verdict {
-	a.token = p.worker + "/" + uuid.NewString()
+	a.token = p.worker + "/" + strconv.FormatInt(claims.Add(1), 36)
 	claim := status.Claim{Seed: p.seed(a), Token: a.token, Now: p.now(), AbandonedAfter: abandonedAfter}
 	c, err := p.store.Claim(ctx, claim)
 	if err != nil {

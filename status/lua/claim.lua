@@ -29,7 +29,7 @@ local function one(key, a)
     if now < busy_until then
       return {'busy', n, spent, ambiguous, tostring(busy_until)}
     end
-    redis.call('HSET', key, 'claim', token, 'claimed', a[1], 'taken', 1)
+    redis.call('HSET', key, 'claim', token, 'claimed', a[1], 'taken', '1')
     return {'abandoned', n, spent, ambiguous, redis.call('HGET', key, 'a' .. n)}
   end
   if not before[state .. ' sending'] then
@@ -38,9 +38,10 @@ local function one(key, a)
 
   n = n + 1
   if ambiguous > 0 then
-    redis.call('HSET', key, 'duplicate', 1)
+    redis.call('HSET', key, 'duplicate', '1')
   end
-  redis.call('HSET', key, 'state', 'sending', 'updated', a[1], 'claim', token, 'claimed', a[1], 'n', n, 'a' .. n, a[1])
+  local number = n == 1 and '1' or string.format('%d', n) -- a number would go through a slow printf
+  redis.call('HSET', key, 'state', 'sending', 'updated', a[1], 'claim', token, 'claimed', a[1], 'n', number, 'a' .. number, a[1])
   if r[8] or r[9] or n > 100 then
     -- The first attempts of hundreds tell nothing that the last do not.
     redis.call('HDEL', key, 'reason', 'next', 'a' .. (n - 100))

@@ -4,12 +4,13 @@
 -- Answers {'ok' | 'refused' | 'gone', state}.
 local function one(key, a)
   local token, attempt, line, to = a[2], 'a' .. a[3], a[4], a[5]
-  local r = redis.call('HMGET', key, 'state', 'claim', attempt, 'n', 'ambiguous', 'not_after', 'spent')
+  local r = redis.call('HMGET', key, 'state', 'claim', attempt, 'n', 'ambiguous', 'not_after', 'spent', 'taken')
   local state, owner, written = r[1], r[2], r[3]
+  local ours = state == 'sending' and owner == token
   if not state then
     return {'gone', ''}
   end
-  if not (state == 'sending' and owner == token) then
+  if not ours then
     if state == to and written == line then -- the reply to our own finish was lost
       return {'ok', state}
     end
@@ -31,12 +32,23 @@ local function one(key, a)
   end
   also(attempt, line)
   if tonumber(a[3]) > tonumber(r[4] or '0') then also('n', a[3]) end -- Redis lost the claim
-  if a[6] == '1' then also('spent', tonumber(r[7] or '0') + 1) end
+  if a[6] == '1' then also('spent', string.format('%d', tonumber(r[7] or '0') + 1)) end
   if a[7] == '1' then
     ambiguous = ambiguous + 1
-    also('ambiguous', ambiguous)
+    also('ambiguous', string.format('%d', ambiguous))
   end
-  -- The payload of a dead letter that comes to life goes; the new one's comes after.
-  apply(key, a[1], to, a[8], r[6], ambiguous, a, 9, #a, {'claim', 'claimed', 'taken', 'payload'})
+  local usual = ours and not r[8]
+  if usual then
+    -- Nothing to delete: the claim has deleted the rest, and what it left itself
+    -- says nothing once the state is another.
+    also('claim', '-')
+    apply(key, a[1], to, ambiguous, a, 9, #a)
+  else
+    -- The payload of a dead letter that comes to life goes; the new one's comes after.
+    apply(key, a[1], to, ambiguous, a, 9, #a, {'claim', 'claimed', 'taken', 'payload'})
+  end
+  if not (usual and kept(to, tonumber(r[6] or '0') - tonumber(a[1]), tonumber(a[8]))) then
+    expire(key, a[1], to, a[8], r[6])
+  end
   return {'ok', to}
 end

@@ -25,6 +25,7 @@ local function one(key, a)
     redis.call('HSET', key, unpack(a, seed + 1))
     not_after = a[seed]
   end
-  apply(key, a[1], to, a[3], not_after, r[2], a, 5, seed - 1, {})
+  apply(key, a[1], to, r[2], a, 5, seed - 1, {})
+  expire(key, a[1], to, a[3], not_after)
   return {'ok', to}
 end
