@@ -5,15 +5,14 @@
 package vendorhttp
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptrace"
 	"net/url"
 	"strings"
-	"sync/atomic"
 
 	"github.com/rs/zerolog"
 
@@ -26,7 +25,7 @@ const maxReply = 64 << 10
 // Client posts to one vendor. It is safe for concurrent use.
 type Client struct {
 	base  string
-	http  *http.Client
+	via   transport
 	token *tokenSource // nil when the vendor wants none
 	log   zerolog.Logger
 }
@@ -57,12 +56,8 @@ func New(d providers.Definition, s providers.Settings) (*Client, error) {
 		return nil, fmt.Errorf("%s: %w", d.Name, err)
 	}
 	return &Client{
-		base: strings.TrimRight(base.String(), "/"),
-		http: &http.Client{
-			Transport: newTransport(base, http.ProxyFromEnvironment),
-			// A redirected POST would be a second request, or none at all.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+		base:  strings.TrimRight(base.String(), "/"),
+		via:   newTransport(base, http.ProxyFromEnvironment),
 		token: token,
 		log:   s.Log.With().Str("provider", d.Name).Logger(),
 	}, nil
@@ -122,27 +117,7 @@ func (c *Client) Post(ctx context.Context, call Call) providers.Outcome {
 // hard case: a request that never left is safe to make again; of one that has begun
 // to leave nobody knows.
 func (c *Client) exchange(ctx context.Context, call Call, token string) (Reply, *providers.Outcome) {
-	// From the moment the transport has a connection its writer runs on its own, and
-	// a ctx that ends then may overtake it: that nothing left is known of a request
-	// without a connection, and of one that its conn still holds back. The transport
-	// asks for a second connection only when it wrote nothing to the first, an idle
-	// one that turned out dead.
-	var (
-		connected atomic.Bool
-		used      atomic.Pointer[conn]
-	)
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
-		GetConn: func(string) { connected.Store(false) },
-		GotConn: func(info httptrace.GotConnInfo) {
-			c, _ := info.Conn.(*conn)
-			if c != nil && info.Reused {
-				c.next()
-			}
-			used.Store(c)
-			connected.Store(true)
-		},
-	})
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+call.Path, strings.NewReader(string(call.Body)))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base+call.Path, bytes.NewReader(call.Body))
 	if err != nil {
 		failure := providers.Retry(providers.ReasonConnection, 0, errors.New("the request's URL cannot be built"))
 		return Reply{}, &failure
@@ -155,12 +130,13 @@ func (c *Client) exchange(ctx context.Context, call Call, token string) (Reply, 
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
 
-	resp, err := c.http.Do(req)
+	resp, err := c.via.RoundTrip(req) // follows no redirect: that would be a second request, or none at all
 	if err != nil {
 		var failure providers.Outcome
+		unsent := unsentError{}
 		switch {
-		case !connected.Load(), used.Load().withhold():
-			failure = providers.Retry(providers.ReasonConnection, 0, describe("no connection", err))
+		case errors.As(err, &unsent):
+			failure = providers.Retry(providers.ReasonConnection, 0, describe("no connection", unsent.error))
 		case ctx.Err() != nil:
 			failure = providers.Unknown(providers.ReasonTimeout, describe("no reply in time", ctx.Err()))
 		default:

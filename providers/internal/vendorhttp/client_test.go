@@ -38,7 +38,7 @@ func newClient(t *testing.T, s providers.Settings) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(c.http.CloseIdleConnections)
+	t.Cleanup(c.via.CloseIdleConnections)
 	return c
 }
 
@@ -97,7 +97,7 @@ func TestADeadIdleConnectionIsReplaced(t *testing.T) {
 	c := newClient(t, providers.Settings{BaseURL: srv.URL})
 	var dialed []*atomic.Bool
 	var refuse atomic.Bool
-	c.http.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+	c.via.(*direct).dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if refuse.Load() {
 			return nil, &net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}
 		}
@@ -126,7 +126,7 @@ func TestADeadIdleConnectionIsReplaced(t *testing.T) {
 
 func TestAFreshConnectionThatTakesNothingIsAmbiguous(t *testing.T) {
 	c := newClient(t, providers.Settings{BaseURL: "http://127.0.0.1:1"})
-	c.http.Transport.(*http.Transport).DialContext = func(context.Context, string, string) (net.Conn, error) {
+	c.via.(*direct).dial = func(context.Context, string, string) (net.Conn, error) {
 		ours, theirs := net.Pipe()
 		theirs.Close()
 		return ours, nil
@@ -140,7 +140,7 @@ func TestAFreshConnectionThatTakesNothingIsAmbiguous(t *testing.T) {
 func TestAContextThatEndsWhileConnectingIsARetry(t *testing.T) {
 	c := newClient(t, providers.Settings{BaseURL: "http://127.0.0.1:1"})
 	ctx, cancel := context.WithCancel(t.Context())
-	c.http.Transport.(*http.Transport).DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+	c.via.(*direct).dial = func(ctx context.Context, _, _ string) (net.Conn, error) {
 		cancel()
 		<-ctx.Done()
 		return nil, ctx.Err()
@@ -165,7 +165,7 @@ func TestErrorsHoldNoURL(t *testing.T) {
 	for name, c := range map[string]struct{ base, want string }{
 		"refused":           {"http://" + silent.Addr().String(), "no connection: connection refused"},
 		"unknown authority": {secure.URL, "no connection: the certificate is signed by an unknown authority"},
-		"no TLS there":      {strings.Replace(plain.URL, "http:", "https:", 1), "no connection: the connection failed"},
+		"no TLS there":      {strings.Replace(plain.URL, "http:", "https:", 1), "no connection: the host does not speak TLS there; check base_url"},
 		"TLS there":         {strings.Replace(secure.URL, "https:", "http:", 1), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -413,7 +413,7 @@ func TestOnlyHTTP1IsSpoken(t *testing.T) {
 	srv.StartTLS()
 	defer srv.Close()
 	c := newClient(t, providers.Settings{BaseURL: srv.URL})
-	c.http.Transport.(*http.Transport).TLSClientConfig.RootCAs = srv.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+	c.via.(*direct).tls.RootCAs = srv.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 	if out := c.Post(t.Context(), Call{Path: "/", Classify: accept}); out.Kind != providers.Accepted {
 		t.Fatalf("Post() = %+v", out)
 	}

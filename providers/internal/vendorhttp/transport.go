@@ -20,56 +20,30 @@ const (
 	handshakeTimeout = 5 * time.Second
 )
 
+// transport makes single requests. Its errors are an [unsentError] when it is known
+// that nothing has left. It is safe for concurrent use.
+type transport interface {
+	http.RoundTripper
+	CloseIdleConnections()
+}
+
 // newTransport makes a connection pool for the vendor at base. proxy is
 // [http.ProxyFromEnvironment] but in tests.
-func newTransport(base *url.URL, proxy func(*http.Request) (*url.URL, error)) *http.Transport {
+func newTransport(base *url.URL, proxy func(*http.Request) (*url.URL, error)) transport {
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 15 * time.Second}
-	t := &http.Transport{
-		Proxy: proxy,
-		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
-			c, err := dialer.DialContext(ctx, network, addr)
-			if err != nil {
-				return nil, err
-			}
-			return newConn(c), nil
-		},
-		// For what is behind a proxy; see DialTLSContext.
-		TLSHandshakeTimeout: handshakeTimeout,
-		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}},
-		// Every slot of the default concurrency can keep its connection.
-		MaxIdleConns:        512,
-		MaxIdleConnsPerHost: 512,
-		// Shorter than any usual keep-alive timeout (Node.js: 5 s). A vendor that
-		// closes a connection while a request is on its way makes that request
-		// ambiguous; a TLS handshake too many makes it 100 ms late.
-		IdleConnTimeout: 4 * time.Second,
-		// Header and length are bounded like the body; no documented reply needs more.
-		MaxResponseHeaderBytes: maxReply,
-		// No Accept-Encoding that the vendor's page does not list.
-		DisableCompression: true,
-		Protocols:          new(http.Protocols),
-	}
 	// Only HTTP/1.1: Go's HTTP/2 client repeats a POST by itself after some stream errors.
-	t.Protocols.SetHTTP1(true)
-	// TLS is made here and not by net/http, so that a conn is what is read from.
-	t.DialTLSContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := dialer.DialContext(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		secure, err := handshake(ctx, c, addr, t.TLSClientConfig)
-		if err != nil {
-			c.Close()
-			return nil, err
-		}
-		return newConn(secure), nil
+	secure := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}}
+	if p, err := proxy(&http.Request{URL: base}); p != nil || err != nil {
+		return newProxied(dialer, secure, proxy)
 	}
-	// Behind a proxy net/http makes TLS itself, and what lies over a conn then hides
-	// what a vendor says out of turn. There each request has a connection of its own.
-	if p, err := proxy(&http.Request{URL: base}); base.Scheme == "https" && (p != nil || err != nil) {
-		t.DisableKeepAlives = true
+	d := &direct{dial: dialer.DialContext, addr: base.Host}
+	if base.Scheme == "https" {
+		d.tls = secure
 	}
-	return t
+	if base.Port() == "" {
+		d.addr = net.JoinHostPort(base.Hostname(), base.Scheme) // net knows the port by that name
+	}
+	return d
 }
 
 func handshake(ctx context.Context, c net.Conn, addr string, config *tls.Config) (*tls.Conn, error) {

@@ -3,21 +3,20 @@ package vendorhttp
 import (
 	"bufio"
 	"context"
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httptrace"
 	"net/url"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/otpq/otpq/providers"
 )
@@ -69,70 +68,49 @@ func TestWhatAReplyLeavesBehindAnswersNobodyElse(t *testing.T) {
 	wait.Wait()
 }
 
-// Over TLS a handshake for each makes the race rare, so its connection is looked at.
-func TestTLSLiesBelowWhatIsLookedAt(t *testing.T) {
-	srv := httptest.NewTLSServer(http.NotFoundHandler())
-	defer srv.Close()
-	c := newClient(t, providers.Settings{BaseURL: srv.URL})
-	trust(c, srv)
-	var got net.Conn
-	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{GotConn: func(info httptrace.GotConnInfo) { got = info.Conn }})
-	c.Post(ctx, Call{Path: "/", Classify: accept})
-	guarded, ok := got.(*conn)
-	if !ok {
-		t.Fatalf("requests go over a %T, want a *conn", got)
-	}
-	if _, ok := guarded.Conn.(*tls.Conn); !ok {
-		t.Errorf("the conn lies on a %T, want TLS below it: what TLS itself says is no reply", guarded.Conn)
-	}
-}
-
 // trust lets a client believe in a server's certificate.
 func trust(c *Client, srv *httptest.Server) {
 	if srv.TLS != nil {
-		c.http.Transport.(*http.Transport).TLSClientConfig.RootCAs = srv.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
+		c.via.(*direct).tls.RootCAs = srv.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 	}
 }
 
-func TestAConnectionHearsNothingBeforeItAsks(t *testing.T) {
-	ours, theirs := net.Pipe()
-	defer theirs.Close()
-	c := newConn(ours)
-	defer c.Close()
-	go func() { _, _ = theirs.Write([]byte("220 hello")) }()
-	if n, err := c.Read(make([]byte, 9)); n != 0 || !errors.Is(err, errOutOfTurn) {
-		t.Errorf("Read() of a greeting = %d, %v, want errOutOfTurn", n, err)
+// A host that greets is no HTTP server: it is told from one before anything is asked.
+func TestAHostThatSpeaksFirstIsNotAsked(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if n, err := c.Write([]byte("x")); n != 0 || err == nil {
-		t.Errorf("Write() after a greeting = %d, %v, want an error: who speaks first may answer another", n, err)
+	defer l.Close()
+	c := newClient(t, providers.Settings{BaseURL: "http://" + l.Addr().String()})
+	d := c.via.(*direct)
+	dial := d.dial
+	got := make(chan []byte, 1)
+	d.dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		ours, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		theirs, err := l.Accept()
+		if err != nil {
+			return nil, err
+		}
+		fmt.Fprint(theirs, "220 hello\r\n")
+		go func() {
+			heard, _ := io.ReadAll(theirs)
+			got <- heard
+		}()
+		for !(&counted{Conn: ours}).talks() { // until the greeting is there
+			runtime.Gosched()
+		}
+		return ours, nil
 	}
-}
-
-func TestAWithheldRequestNeverLeaves(t *testing.T) {
-	ours, theirs := net.Pipe()
-	defer theirs.Close()
-	c := newConn(ours)
-	defer c.Close()
-	if !c.withhold() {
-		t.Error("withhold() = false before anything was written")
+	out := c.Post(t.Context(), Call{Path: "/", Body: []byte("x"), Classify: accept})
+	if out.Kind != providers.RetryLater || out.Reason != providers.ReasonConnection || !strings.Contains(fmt.Sprint(out.Err), "check base_url") {
+		t.Errorf("Post() = %+v, want retry_later connection with a hint", out)
 	}
-	if n, err := c.Write([]byte("x")); n != 0 || err == nil {
-		t.Errorf("Write() after withhold() = %d, %v, want an error", n, err)
-	}
-
-	ours, theirs = net.Pipe()
-	defer theirs.Close()
-	c = newConn(ours)
-	defer c.Close()
-	go func() { _, _ = theirs.Read(make([]byte, 1)) }()
-	if n, err := c.Write([]byte("x")); n != 1 || err != nil {
-		t.Errorf("Write() = %d, %v", n, err)
-	}
-	if c.withhold() {
-		t.Error("withhold() = true of what has left")
-	}
-	if (*conn)(nil).withhold() {
-		t.Error("withhold() = true of a connection that nothing is known of")
+	if heard := <-got; len(heard) > 0 {
+		t.Errorf("the host that spoke first was told %q", heard)
 	}
 }
 
@@ -142,19 +120,118 @@ func TestARequestThatWasHeldBackIsARetry(t *testing.T) {
 	srv := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { got.Add(1) }))
 	defer srv.Close()
 	c := newClient(t, providers.Settings{BaseURL: srv.URL})
-	transport := c.http.Transport.(*http.Transport)
-	dial := transport.DialContext
-	transport.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		inner, err := dial(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		inner.(*conn).withhold() // as if the writer came too late
-		return inner, nil
+	d := c.via.(*direct)
+	dial := d.dial
+	ctx, cancel := context.WithCancel(t.Context())
+	d.dial = func(_ context.Context, network, addr string) (net.Conn, error) {
+		defer cancel()
+		return dial(context.WithoutCancel(ctx), network, addr)
 	}
-	out := c.Post(t.Context(), Call{Path: "/", Body: []byte("x"), Classify: accept})
+	out := c.Post(ctx, Call{Path: "/", Body: []byte("x"), Classify: accept})
 	if out.Kind != providers.RetryLater || out.Reason != providers.ReasonConnection || got.Load() != 0 {
 		t.Errorf("Post() = %+v after %d requests, want retry_later connection after none", out, got.Load())
+	}
+}
+
+// A vendor that hangs must not hold a slot for longer than the request may take,
+// wherever it stops.
+func TestAHangIsLeftWhenTheContextEnds(t *testing.T) {
+	for name, say := range map[string]string{
+		"before the reply":  "",
+		"in the head":       "HTTP/1.1 200 OK\r\nContent-Le",
+		"after a hint":      "HTTP/1.1 103 Early Hints\r\n\r\n",
+		"in the body":       "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndo",
+		"in a chunked body": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\ndone\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				c, _, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer c.Close()
+				fmt.Fprint(c, say)
+				_, _ = io.Copy(io.Discard, c)
+			}))
+			defer srv.Close()
+			c := newClient(t, providers.Settings{BaseURL: srv.URL})
+			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			defer cancel()
+			out := c.Post(ctx, Call{Path: "/", Body: []byte("x"), Classify: accept})
+			if out.Kind != providers.Ambiguous || out.Reason != providers.ReasonTimeout {
+				t.Errorf("Post() = %+v, want ambiguous timeout", out)
+			}
+			if n := len(c.via.(*direct).idle); n != 0 {
+				t.Errorf("%d connections are kept, want none: the rest of a reply is still to come", n)
+			}
+		})
+	}
+}
+
+func TestHintsBeforeTheReplyArePassedOver(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		for range 3 {
+			w.WriteHeader(http.StatusEarlyHints)
+		}
+		fmt.Fprint(w, "done")
+	}))
+	defer srv.Close()
+	c := newClient(t, providers.Settings{BaseURL: srv.URL})
+	for range 2 {
+		if out := c.Post(t.Context(), Call{Path: "/", Body: []byte("x"), Classify: accept}); out.Kind != providers.Accepted {
+			t.Errorf("Post() = %+v, want accepted", out)
+		}
+	}
+}
+
+// A head that never ends must not fill the memory.
+func TestAHeadIsBounded(t *testing.T) {
+	for name, flood := range map[string]string{
+		"of headers": "HTTP/1.1 200 OK\r\n" + strings.Repeat("X-Flood: "+strings.Repeat("x", 100)+"\r\n", maxReply/50),
+		"of hints":   strings.Repeat("HTTP/1.1 103 Early Hints\r\n\r\n", maxReply/20),
+	} {
+		t.Run(name, func(t *testing.T) {
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				if c, _, err := http.NewResponseController(w).Hijack(); err == nil {
+					_, _ = io.WriteString(c, flood+"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ndone")
+					c.Close()
+				}
+			}))
+			defer srv.Close()
+			c := newClient(t, providers.Settings{BaseURL: srv.URL})
+			if out := c.Post(t.Context(), Call{Path: "/", Body: []byte("x"), Classify: accept}); out.Kind != providers.Ambiguous {
+				t.Errorf("Post() = %+v, want ambiguous", out)
+			}
+		})
+	}
+}
+
+// What has been idle for as long as a vendor may close it is not used again.
+func TestAnOldConnectionIsNotUsed(t *testing.T) {
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "done") }))
+	defer srv.Close()
+	c := newClient(t, providers.Settings{BaseURL: srv.URL})
+	post := func() {
+		t.Helper()
+		if out := c.Post(t.Context(), Call{Path: "/", Body: []byte("x"), Classify: accept}); out.Kind != providers.Accepted {
+			t.Fatalf("Post() = %+v", out)
+		}
+	}
+	post()
+	d := c.via.(*direct)
+	first := d.idle[0]
+	first.since = first.since.Add(-idleTime)
+	post()
+	if d.idle[0] == first {
+		t.Error("a connection was used that had been idle for 4 s")
+	}
+	d.idle[0].since = d.idle[0].since.Add(-idleTime)
+	d.closeOld()
+	if len(d.idle) != 0 {
+		t.Error("a connection stays open that had been idle for 4 s")
 	}
 }
 
@@ -223,8 +300,8 @@ func TestBehindAProxyEachRequestHasItsOwnConnection(t *testing.T) {
 	}
 	var opened atomic.Int32
 	c := newClient(t, providers.Settings{BaseURL: srv.URL})
-	c.http.Transport = newTransport(base, http.ProxyURL(tunnel(t, &opened)))
-	trust(c, srv)
+	c.via = newTransport(base, http.ProxyURL(tunnel(t, &opened)))
+	c.via.(*proxied).http.TLSClientConfig.RootCAs = srv.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs
 	for range 3 {
 		if out := c.Post(t.Context(), Call{Path: "/", Body: []byte("x"), Classify: accept}); out.Kind != providers.Accepted {
 			t.Fatalf("Post() = %+v, want accepted", out)
