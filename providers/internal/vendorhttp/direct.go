@@ -129,11 +129,11 @@ func (d *direct) takeIdle() *line {
 	return l
 }
 
-// keep makes a connection idle.
+// keep makes a connection idle, where it can be told later what was left on it.
 func (d *direct) keep(l *line) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if len(d.idle) == maxIdle {
+	if !canTell || len(d.idle) == maxIdle {
 		l.close()
 		return
 	}

@@ -4,5 +4,7 @@ package vendorhttp
 
 import "syscall"
 
-// nothingToRead cannot tell here.
+// canTell is false: nothingToRead knows nothing here.
+const canTell = false
+
 func nothingToRead(syscall.Conn) bool { return true }

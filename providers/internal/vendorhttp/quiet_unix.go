@@ -7,6 +7,9 @@ import (
 	"syscall"
 )
 
+// canTell says whether nothingToRead knows.
+const canTell = true
+
 // nothingToRead reports whether a connection is open and has nothing to read.
 func nothingToRead(c syscall.Conn) bool {
 	raw, err := c.SyscallConn()
