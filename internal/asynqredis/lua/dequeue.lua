@@ -7,7 +7,7 @@ if redis.call('EXISTS', KEYS[2]) == 1 then
   return {}
 end
 local out = {}
-for _ = 1, ARGV[4] do
+for _ = 1, tonumber(ARGV[4]) do
   local id = redis.call('RPOPLPUSH', KEYS[1], KEYS[3])
   if not id then
     break
