@@ -142,10 +142,7 @@ func TestWaitFollowsAMessageToItsEnd(t *testing.T) {
 	if err := r.sandbox.SetFault("unimedbh", sandbox.Fault{FailNext: 1, ErrorStatus: 503}); err != nil {
 		t.Fatal(err)
 	}
-	res = r.otpq("send", "unimedbh", request, "--wait").want(t, exitDone, "deferred (provider_unavailable), next attempt at", "accepted, 2 attempts")
-	if states := strings.Count(res.err, "\n"); states < 3 {
-		t.Errorf("stderr = %q, want a line for each change", res.err)
-	}
+	r.otpq("send", "unimedbh", request, "--wait").want(t, exitDone, "deferred (provider_unavailable), next attempt at", "accepted, 2 attempts")
 }
 
 func TestAnInterruptedWaitStillPrintsTheID(t *testing.T) {
