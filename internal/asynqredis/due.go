@@ -26,7 +26,10 @@ func (h *Hook) forward(ctx context.Context, cmd redis.Cmder, next redis.ProcessH
 		return next(ctx, cmd)
 	}
 	set, _ := args[3].(string)
-	second, _ := args[5].(int64) // asynq's, which is what it looks for
+	second, known := args[5].(int64) // asynq's, which is what it looks for
+	if !known {
+		return next(ctx, cmd)
+	}
 	h.due.mu.Lock()
 	looked := h.due.last[set] == second
 	h.due.mu.Unlock()

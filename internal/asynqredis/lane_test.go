@@ -119,9 +119,10 @@ func TestManyTasksTakeFewRoundTrips(t *testing.T) {
 			scripts++
 		}
 	}
-	if scripts > tasks {
+	if scripts > tasks/2 {
 		t.Errorf("%d scripts for %d tasks, want half a script each at most", scripts, tasks)
 	}
+	t.Logf("%d scripts for %d tasks", scripts, tasks)
 	if keys := f.rdb.Keys(t.Context(), "asynq:{default}:t:*").Val(); len(keys) != 0 {
 		t.Errorf("%d tasks are left in Redis", len(keys))
 	}
@@ -147,53 +148,6 @@ func TestNoMoreIsTakenAheadThanThereAreSlots(t *testing.T) {
 	eventually(t, "another server has the rest", func() bool { return busy.Load() == 20 })
 	close(release)
 	eventually(t, "all have ended", func() bool { return other.rdb.LLen(t.Context(), "asynq:{default}:active").Val() == 0 })
-}
-
-// TestWhatWasTakenAheadGoesBack stops a hook with tasks in hand that asynq has not
-// asked for.
-func TestWhatWasTakenAheadGoesBack(t *testing.T) {
-	t.Parallel()
-	server := redistest.Start(t)
-	rdb := server.Client()
-	for i := range 5 {
-		enqueue(t, rdb, "task", asynq.TaskID(fmt.Sprint(i)))
-	}
-	h := &Hook{Holder: "a", Client: rdb}
-	h.Serve("default", 4)
-	ask := h.ProcessHook(func(ctx context.Context, cmd redis.Cmder) error { return rdb.Process(ctx, cmd) })
-	cmd := dequeueCommand(t)
-	if err := ask(t.Context(), cmd); err != nil {
-		t.Fatal(err)
-	}
-	if n := rdb.LLen(t.Context(), "asynq:{default}:active").Val(); n != 4 {
-		t.Fatalf("%d tasks are taken, want 4", n)
-	}
-	if !h.Holds("default", "1") || h.Holds("default", "0") || h.Holds("default", "4") {
-		t.Error("Holds() does not tell what is taken ahead from what is not")
-	}
-	if err := h.Stop(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := ask(t.Context(), dequeueCommand(t)); err != redis.Nil { //nolint:errorlint // asynq compares so
-		t.Errorf("a dequeue after Stop = %v, want redis.Nil itself", err)
-	}
-	if got := rdb.LRange(t.Context(), "asynq:{default}:pending", 0, -1).Val(); fmt.Sprint(got) != "[4 3 2 1]" {
-		t.Errorf("the queue is %v, want what was there, in its order", got)
-	}
-	if got := rdb.LRange(t.Context(), "asynq:{default}:active", 0, -1).Val(); fmt.Sprint(got) != "[0]" {
-		t.Errorf("%v is active, want what asynq was given", got)
-	}
-	info, err := asynq.NewInspectorFromRedisClient(rdb).GetTaskInfo("default", "1")
-	if err != nil || info.State != asynq.TaskStatePending || rdb.HExists(t.Context(), "asynq:{default}:t:1", "otpq_holder").Val() {
-		t.Errorf("a task that went back is %+v, %v; want it pending, and nobody's", info, err)
-	}
-}
-
-// dequeueCommand is what asynq sends to take a task.
-func dequeueCommand(t *testing.T) *redis.Cmd {
-	t.Helper()
-	return redis.NewCmd(t.Context(), "evalsha", asynqDequeue, 4, "asynq:{default}:pending", "asynq:{default}:paused",
-		"asynq:{default}:active", "asynq:{default}:lease", time.Now().Add(leaseTime).Unix(), "asynq:{default}:t:")
 }
 
 // TestAPausedQueueIsNotAskedInALoop pauses a queue that has tasks: the wait for
@@ -241,7 +195,15 @@ func TestWhatFallsDueRunsSoonAfterItsSecond(t *testing.T) {
 	for range 5 {
 		due := time.Now().Add(2 * time.Second).Truncate(time.Second)
 		enqueue(t, f.rdb, "later", asynq.ProcessAt(due))
-		at := <-ran
+		var at time.Time
+		eventually(t, "what fell due runs", func() bool {
+			select {
+			case at = <-ran:
+				return true
+			default:
+				return false
+			}
+		})
 		if at.Before(due) {
 			t.Fatalf("a task ran %s early", due.Sub(at))
 		}
@@ -249,48 +211,6 @@ func TestWhatFallsDueRunsSoonAfterItsSecond(t *testing.T) {
 	}
 	if best > 300*time.Millisecond {
 		t.Errorf("of 5 tasks, the most punctual ran %s after it fell due", best)
-	}
-}
-
-// TestATaskThatEndedElsewhereIsNotFound acknowledges what is no longer active.
-func TestATaskThatEndedElsewhereIsNotFound(t *testing.T) {
-	t.Parallel()
-	server := redistest.Start(t)
-	rdb := server.Client()
-	h := &Hook{Holder: "a", Client: rdb}
-	h.Serve("default", 4)
-	ask := h.ProcessHook(func(ctx context.Context, cmd redis.Cmder) error { return rdb.Process(ctx, cmd) })
-	done := redis.NewCmd(t.Context(), "evalsha", "sha", 5, "asynq:{default}:active", "asynq:{default}:lease", "asynq:{default}:t:m",
-		"asynq:{default}:processed:2026-11-20", "asynq:{default}:processed", "m", time.Now().Add(time.Hour).Unix(), int64(1<<62))
-	err := ask(t.Context(), done)
-	if err == nil || err.Error() != "NOT FOUND" {
-		t.Errorf("err = %v, want NOT FOUND", err)
-	}
-	if n := rdb.Exists(t.Context(), "asynq:{default}:processed").Val(); n != 0 {
-		t.Error("it was counted")
-	}
-}
-
-// TestALookForASecondCountsForThatSecond has asynq look for one second and the clock
-// pass on before the look: what falls due in the next one is looked for all the same.
-func TestALookForASecondCountsForThatSecond(t *testing.T) {
-	t.Parallel()
-	h := &Hook{}
-	h.Serve("default", 1)
-	looks := 0
-	look := h.ProcessHook(func(_ context.Context, cmd redis.Cmder) error {
-		looks++
-		cmd.(*redis.Cmd).SetVal(int64(0))
-		return nil
-	})
-	for _, c := range []struct {
-		second int64
-		looks  int
-	}{{100, 1}, {100, 1}, {101, 2}, {101, 2}} {
-		cmd := redis.NewCmd(t.Context(), "evalsha", asynqForward, 2, "asynq:{default}:retry", "asynq:{default}:pending", c.second)
-		if err := look(t.Context(), cmd); err != nil || looks != c.looks {
-			t.Errorf("after a look for second %d: %d looks, %v; want %d", c.second, looks, err, c.looks)
-		}
 	}
 }
 

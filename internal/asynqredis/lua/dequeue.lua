@@ -2,9 +2,10 @@
 -- them. An id whose task is gone (deleted by hand, or evicted) is dropped: asynq
 -- would make an empty task of it, which nobody can run and no dashboard can show.
 -- KEYS: pending, paused, active, lease. ARGV: end of the lease in Unix seconds,
--- what a task's key begins with, holder, how many. Returns id, message, ...
+-- what a task's key begins with, holder, how many. Returns id, message, ... or nil
+-- when the queue is paused.
 if redis.call('EXISTS', KEYS[2]) == 1 then
-  return {}
+  return false
 end
 local out = {}
 for _ = 1, tonumber(ARGV[4]) do

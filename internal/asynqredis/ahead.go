@@ -1,0 +1,129 @@
+package asynqredis
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+//go:embed lua/dequeue.lua
+var dequeueLua string
+
+//go:embed lua/giveback.lua
+var givebackLua string
+
+var (
+	dequeueScript  = redis.NewScript(dequeueLua)
+	givebackScript = redis.NewScript(givebackLua)
+)
+
+// mostAhead bounds how many tasks are taken in one round trip.
+const mostAhead = 64
+
+// lastLook is what a lane's queue was like when it was last asked for tasks. It is
+// of the server's one loop only.
+type lastLook struct {
+	empty  bool // there was nothing to take
+	paused bool // because an operator paused the queue
+	vain   int  // how many wake-ups in a row led to nothing
+}
+
+// nextTask returns the next task of a lane, or [redis.Nil] when there was none for
+// a while. It asks Redis at once where there may be more, and waits to be woken
+// where there was nothing.
+func (h *Hook) nextTask(ctx context.Context, l *lane, run redis.ProcessHook) (string, error) {
+	if msg, ok := l.next(); ok {
+		return msg, nil
+	}
+	if h.stopped() {
+		return "", redis.Nil
+	}
+	if !l.look.empty {
+		if msg, err := h.take(ctx, l, run); !errors.Is(err, redis.Nil) {
+			return msg, err
+		}
+	}
+	if woken, err := h.hold(ctx, l); err != nil || !woken {
+		if err == nil {
+			err = redis.Nil
+		}
+		return "", err
+	}
+	msg, err := h.take(ctx, l, run)
+	if errors.Is(err, redis.Nil) {
+		h.sleep(l.look.afterVain())
+	}
+	return msg, err
+}
+
+// take takes what the lane has slots for and returns the first of it, or
+// [redis.Nil] when there is nothing.
+func (h *Hook) take(ctx context.Context, l *lane, run redis.ProcessHook) (string, error) {
+	tasks, err := h.takeAhead(ctx, l, run)
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return "", err
+	}
+	l.look.empty, l.look.paused = len(tasks) == 0, err != nil
+	if l.look.empty {
+		return "", redis.Nil
+	}
+	l.look.vain = 0
+	if !l.keep(tasks) { // stopped meanwhile; others take over what stays behind
+		ctx, cancel := context.WithTimeout(ctx, tryTime)
+		defer cancel()
+		_ = h.giveBack(ctx, l, tasks)
+		return "", redis.Nil
+	}
+	msg, _ := l.next()
+	return msg, nil
+}
+
+// takeAhead takes as many tasks as there are slots for them. It fails with
+// [redis.Nil] when the queue is paused.
+func (h *Hook) takeAhead(ctx context.Context, l *lane, run redis.ProcessHook) ([]task, error) {
+	args := []any{
+		"evalsha", dequeueScript.Hash(), 4, key(l.queue, "pending"), key(l.queue, "paused"), key(l.queue, "active"), key(l.queue, "lease"),
+		time.Now().Add(leaseTime).Unix(), key(l.queue, "t:"), h.Holder, min(l.free(), mostAhead),
+	}
+	cmd := redis.NewCmd(ctx, args...)
+	err := run(ctx, cmd)
+	if err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") {
+		args[0], args[1] = "eval", dequeueLua
+		cmd = redis.NewCmd(ctx, args...)
+		err = run(ctx, cmd)
+	}
+	if err != nil {
+		return nil, err
+	}
+	fields, err := cmd.StringSlice()
+	if err != nil {
+		return nil, fmt.Errorf("dequeue: %w", err)
+	}
+	tasks := make([]task, 0, len(fields)/2)
+	for ; len(fields) >= 2; fields = fields[2:] {
+		tasks = append(tasks, task{fields[0], fields[1]})
+	}
+	return tasks, nil
+}
+
+// giveBack puts tasks that were not begun where they were taken from. Redis is
+// asked until ctx's deadline: for this hook it is an acknowledgement.
+func (h *Hook) giveBack(ctx context.Context, l *lane, tasks []task) error {
+	if len(tasks) == 0 {
+		return nil
+	}
+	args := []any{key(l.queue, "t:"), time.Now().UnixNano()}
+	for _, t := range tasks {
+		args = append(args, t.id)
+	}
+	keys := []string{key(l.queue, "active"), key(l.queue, "lease"), key(l.queue, "pending")}
+	if err := givebackScript.Run(ctx, h.Client, keys, args...).Err(); err != nil {
+		return fmt.Errorf("put back what was taken ahead: %w", err)
+	}
+	return nil
+}
