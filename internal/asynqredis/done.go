@@ -14,9 +14,10 @@ var doneLua string
 var doneScript = redis.NewScript(doneLua)
 
 const (
-	// doneCalls is how many calls may be under way at once, and mostDones how many
-	// tasks each takes: as many as end while the other one is.
-	doneCalls = 2
+	// doneCalls is how many calls a lane may have under way at once, and mostDones
+	// how many tasks each takes. With one, whatever ends meanwhile goes together;
+	// a second would halve what a call takes along, and end nothing sooner.
+	doneCalls = 1
 	mostDones = 128
 )
 

@@ -2,6 +2,7 @@ package asynqredis
 
 import (
 	"context"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -11,13 +12,15 @@ import (
 // dueLooks keeps asynq from looking for tasks that fell due where there can be
 // none. Due times are whole seconds, so one look just after each of them finds all;
 // asynq looks at fixed intervals, and would have to do so many times a second to be
-// as quick.
+// as quick. One look is for all lanes: it takes one round trip.
 type dueLooks struct {
-	mu   sync.Mutex
-	last map[string]int64 // by key of the set: the second after which nothing was due
+	mu     sync.Mutex
+	second int64           // that was looked for last
+	due    map[string]bool // the keys of the sets where something fell due by then
 }
 
-// forward looks once a second and set, and as long as something is found.
+// forward has asynq move what fell due, once a look has found that there is such.
+// asynq is told of a look that failed, and comes back in the second after.
 func (h *Hook) forward(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
 	// name, script, 2, set, pending, now in Unix seconds, …
 	args := cmd.Args()
@@ -30,23 +33,79 @@ func (h *Hook) forward(ctx context.Context, cmd redis.Cmder, next redis.ProcessH
 	if !known {
 		return next(ctx, cmd)
 	}
-	h.due.mu.Lock()
-	looked := h.due.last[set] == second
-	h.due.mu.Unlock()
-	if looked {
+	if h.due.begin(second) {
+		due, err := h.lookForDue(ctx, second)
+		h.due.end(second, due)
+		if err != nil {
+			cmd.SetErr(err)
+			return err
+		}
+	}
+	if !h.due.in(set) {
 		theirs.SetVal(int64(0))
 		return nil
 	}
 	err := next(ctx, cmd)
 	if moved, _ := theirs.Int(); err == nil && moved == 0 {
-		h.due.mu.Lock()
-		defer h.due.mu.Unlock()
-		if h.due.last == nil {
-			h.due.last = map[string]int64{}
-		}
-		h.due.last[set] = second
+		h.due.none(set) // asynq moves a hundred at a time
 	}
 	return err
+}
+
+// lookForDue returns the keys of the sets in which something is due.
+func (h *Hook) lookForDue(ctx context.Context, second int64) (map[string]bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, tryTime)
+	defer cancel()
+	counts := map[string]*redis.IntCmd{}
+	// Each queue may be on another node of a cluster, so each has its own error.
+	_, err := h.Client.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for queue := range h.lanes {
+			for _, name := range []string{"scheduled", "retry"} {
+				set := key(queue, name)
+				counts[set] = p.ZCount(ctx, set, "-inf", strconv.FormatInt(second, 10))
+			}
+		}
+		return nil
+	})
+	due := map[string]bool{}
+	for set, count := range counts {
+		if count.Val() > 0 {
+			due[set] = true
+		}
+	}
+	return due, err
+}
+
+// begin reports whether the caller is to look for this second.
+func (d *dueLooks) begin(second int64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.second == second {
+		return false
+	}
+	d.second, d.due = second, nil // until it is known, there is nothing
+	return true
+}
+
+// end keeps what a look has found, unless it took so long that there is a later one.
+func (d *dueLooks) end(second int64, due map[string]bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.second == second {
+		d.due = due
+	}
+}
+
+func (d *dueLooks) in(set string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.due[set]
+}
+
+func (d *dueLooks) none(set string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.due, set)
 }
 
 // isForward recognises asynq's forward script by its two keys.
