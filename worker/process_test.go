@@ -36,6 +36,7 @@ type processSettings struct {
 	Key             string
 	Concurrency     int
 	StopAmbiguous   bool
+	OneTask         bool // asynq gets the first task of a lane and no other: see [gate]
 }
 
 const processEnv = "OTPQ_TEST_WORKER_PROCESS"
@@ -79,6 +80,9 @@ func beWorker(settings string) error {
 			return decode(b)
 		}
 	})
+	if s.OneTask {
+		rdb.AddHook(newGate())
+	}
 	w, err := New(Config{
 		Redis: rdb, Keys: ring, Store: status.NewRedis(rdb, status.Retention{}), Providers: []ProviderConfig{pc},
 		Log: zerolog.New(os.Stderr).With().Timestamp().Logger(),
