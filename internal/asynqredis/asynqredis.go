@@ -48,7 +48,6 @@ type Hook struct {
 	turns sync.Map
 
 	lanes    map[string]*lane // by queue
-	due      dueLooks
 	holds    sync.WaitGroup
 	stopOnce sync.Once
 	stopping chan struct{}

@@ -13,7 +13,8 @@ import (
 // takes now, or, when there is none, after waiting for one. asynq gets an error, if
 // there is one, after a pause.
 func (h *Hook) dequeue(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
-	queue := queueOf(cmd)
+	pending, _ := cmd.Args()[3].(string)
+	queue := queueOf(pending)
 	h.turns.Store(queue, time.Now())
 	theirs, ok := cmd.(*redis.Cmd)
 	l := h.lanes[queue]
@@ -47,8 +48,8 @@ func (h *Hook) LastTurn(queue string) time.Time {
 	return t
 }
 
-// queueOf is the queue that a dequeue is for: its first key is asynq:{queue}:pending.
-func queueOf(cmd redis.Cmder) string {
-	key, _ := cmd.Args()[3].(string)
-	return strings.TrimSuffix(strings.TrimPrefix(key, "asynq:{"), "}:pending")
+// queueOf is the queue of a key of asynq's, which is asynq:{queue}:name.
+func queueOf(key string) string {
+	queue, _, _ := strings.Cut(strings.TrimPrefix(key, "asynq:{"), "}:")
+	return queue
 }

@@ -9,10 +9,10 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// dueLooks keeps asynq from looking for tasks that fell due where there can be
-// none. Due times are whole seconds, so one look just after each of them finds all;
-// asynq looks at fixed intervals, and would have to do so many times a second to be
-// as quick. One look is for all lanes: it takes one round trip.
+// dueLooks keeps asynq from looking for tasks of a lane that fell due where there
+// can be none. Due times are whole seconds, so one look just after each of them
+// finds all; asynq looks at fixed intervals, and would have to do so many times a
+// second to be as quick.
 type dueLooks struct {
 	mu     sync.Mutex
 	second int64           // that was looked for last
@@ -20,50 +20,48 @@ type dueLooks struct {
 }
 
 // forward has asynq move what fell due, once a look has found that there is such.
-// asynq is told of a look that failed, and comes back in the second after.
+// asynq is told of a look that failed, and looks again in the second after.
 func (h *Hook) forward(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
 	// name, script, 2, set, pending, now in Unix seconds, …
 	args := cmd.Args()
 	theirs, ok := cmd.(*redis.Cmd)
-	if !ok || len(h.lanes) == 0 || len(args) < 6 {
+	if !ok || len(args) < 6 {
 		return next(ctx, cmd)
 	}
 	set, _ := args[3].(string)
 	second, known := args[5].(int64) // asynq's, which is what it looks for
-	if !known {
+	l := h.lanes[queueOf(set)]
+	if l == nil || !known {
 		return next(ctx, cmd)
 	}
-	if h.due.begin(second) {
-		due, err := h.lookForDue(ctx, second)
-		h.due.end(second, due)
+	if l.due.begin(second) {
+		due, err := h.lookForDue(ctx, l, second)
+		l.due.end(second, due)
 		if err != nil {
 			cmd.SetErr(err)
 			return err
 		}
 	}
-	if !h.due.in(set) {
+	if !l.due.in(set) {
 		theirs.SetVal(int64(0))
 		return nil
 	}
 	err := next(ctx, cmd)
 	if moved, _ := theirs.Int(); err == nil && moved == 0 {
-		h.due.none(set) // asynq moves a hundred at a time
+		l.due.none(set) // asynq moves a hundred at a time
 	}
 	return err
 }
 
-// lookForDue returns the keys of the sets in which something is due.
-func (h *Hook) lookForDue(ctx context.Context, second int64) (map[string]bool, error) {
+// lookForDue returns the keys of the lane's sets in which something is due, after
+// one round trip.
+func (h *Hook) lookForDue(ctx context.Context, l *lane, second int64) (map[string]bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, tryTime)
 	defer cancel()
 	counts := map[string]*redis.IntCmd{}
-	// Each queue may be on another node of a cluster, so each has its own error.
 	_, err := h.Client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for queue := range h.lanes {
-			for _, name := range []string{"scheduled", "retry"} {
-				set := key(queue, name)
-				counts[set] = p.ZCount(ctx, set, "-inf", strconv.FormatInt(second, 10))
-			}
+		for _, set := range []string{key(l.queue, "scheduled"), key(l.queue, "retry")} {
+			counts[set] = p.ZCount(ctx, set, "-inf", strconv.FormatInt(second, 10))
 		}
 		return nil
 	})

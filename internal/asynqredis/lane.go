@@ -32,6 +32,7 @@ type lane struct {
 	closed bool
 
 	look lastLook
+	due  dueLooks
 
 	waiting atomic.Bool // for the queue to fill
 }
