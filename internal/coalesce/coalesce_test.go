@@ -3,6 +3,7 @@ package coalesce
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -51,6 +52,28 @@ func TestWhatComesInMeanwhileGoesTogether(t *testing.T) {
 		}
 		if sizes[0] != 1 || total != 21 || len(sizes) != 4 {
 			t.Errorf("batches of %v, want 1, 8, 8, 4", sizes)
+		}
+	})
+}
+
+// TestFirstComeFirstServed has more wait than one call takes: nobody is passed by.
+func TestFirstComeFirstServed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var ran []int
+		g := New(1, 3, func(items []int) {
+			<-time.After(time.Second)
+			ran = append(ran, items...)
+		})
+		var wg sync.WaitGroup
+		var want []int
+		for n := range 10 {
+			want = append(want, n)
+			wg.Go(func() { _ = g.Do(t.Context(), n) })
+			synctest.Wait()
+		}
+		wg.Wait()
+		if !slices.Equal(ran, want) {
+			t.Errorf("ran %v, want them as they came", ran)
 		}
 	})
 }
