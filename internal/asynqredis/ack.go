@@ -31,20 +31,23 @@ func (h *Hook) acknowledge(ctx context.Context, cmd redis.Cmder, next redis.Proc
 		end = time.Now().Add(leaseTime)
 	}
 	ctx = context.WithoutCancel(ctx)
+	try := func() error {
+		ctx, cancel := context.WithTimeout(ctx, min(tryTime, max(time.Until(end), 0)))
+		defer cancel()
+		return next(ctx, cmd)
+	}
 	if queue, id := taskOf(cmd); id != "" {
 		h.acking.Store(id, true)
 		defer h.acking.Delete(id)
 		if l := h.lanes[queue]; l != nil {
 			defer l.ended(id)
 			if d := asDone(cmd); d != nil {
-				next = func(ctx context.Context, cmd redis.Cmder) error { return h.done(ctx, l, *d, cmd) }
+				try = func() error { return h.done(l, *d, cmd) }
 			}
 		}
 	}
 	for tries := 1; ; tries++ {
-		try, cancel := context.WithTimeout(ctx, min(tryTime, max(time.Until(end), 0)))
-		err := next(try, cmd)
-		cancel()
+		err := try()
 		if tries > 1 && err != nil && err.Error() == "NOT FOUND" {
 			// An earlier try landed, and only its reply was lost.
 			cmd.SetErr(nil)

@@ -52,9 +52,10 @@ func asDone(cmd redis.Cmder) *doneTask {
 	return d
 }
 
-// done ends a task together with others that end at the same time.
-func (h *Hook) done(ctx context.Context, l *lane, d doneTask, cmd redis.Cmder) error {
-	err := l.dones.Do(ctx, &d)
+// done ends a task together with others that end at the same time. It returns within
+// two calls of [Hook.runDones], which are bounded.
+func (h *Hook) done(l *lane, d doneTask, cmd redis.Cmder) error {
+	err := l.dones.Do(context.Background(), &d)
 	if err == nil {
 		err = d.err
 	}

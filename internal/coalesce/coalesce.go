@@ -17,17 +17,18 @@ type Group[T any] struct {
 	mu       sync.Mutex
 	waiting  []entry[T]
 	underWay int
+	words    sync.Pool // of channels that nobody uses now
 }
 
 type entry[T any] struct {
 	item T
-	done chan struct{}
+	done chan struct{} // has room for the one word that is said
 }
 
 // New returns a Group that calls run with up to largest items at a time, and up
 // to calls times at once. run reports through the items.
 func New[T any](calls, largest int, run func([]T)) *Group[T] {
-	return &Group[T]{run: run, calls: calls, largest: largest}
+	return &Group[T]{run: run, calls: calls, largest: largest, words: sync.Pool{New: func() any { return make(chan struct{}, 1) }}}
 }
 
 // Do returns when run has returned for a batch with the item, or with ctx's error
@@ -36,7 +37,7 @@ func (g *Group[T]) Do(ctx context.Context, item T) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	e := entry[T]{item, make(chan struct{})}
+	e := entry[T]{item, g.words.Get().(chan struct{})}
 	g.mu.Lock()
 	g.waiting = append(g.waiting, e)
 	if g.underWay < g.calls {
@@ -44,12 +45,17 @@ func (g *Group[T]) Do(ctx context.Context, item T) error {
 		go g.work()
 	}
 	g.mu.Unlock()
-	select {
-	case <-e.done:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+	if end := ctx.Done(); end != nil {
+		select {
+		case <-e.done:
+		case <-end:
+			return ctx.Err() // the word is still to be said
+		}
+	} else {
+		<-e.done
 	}
+	g.words.Put(e.done)
+	return nil
 }
 
 // work makes calls for as long as something waits.
@@ -66,7 +72,7 @@ func (g *Group[T]) work() {
 		}
 		g.run(items)
 		for _, e := range batch {
-			close(e.done)
+			e.done <- struct{}{}
 		}
 	}
 }

@@ -5,7 +5,7 @@
 -- the ids. Returns 1 for each id that was there, 0 for the others.
 local out, ids, keys = {}, {}, {}
 for i = 4, #ARGV do
-  local found = redis.call('LREM', KEYS[3], -1, ARGV[i])
+  local found = redis.call('LREM', KEYS[3], '-1', ARGV[i])
   out[#out + 1] = found
   if found == 1 then
     ids[#ids + 1] = ARGV[i]
@@ -17,12 +17,12 @@ if #ids == 0 then
 end
 redis.call('ZREM', KEYS[4], unpack(ids))
 redis.call('DEL', unpack(keys))
-if redis.call('INCRBY', KEYS[1], #ids) == #ids then
+if redis.call('INCRBY', KEYS[1], string.format('%d', #ids)) == #ids then
   redis.call('EXPIREAT', KEYS[1], ARGV[2])
 end
 if redis.call('GET', KEYS[2]) == ARGV[3] then -- as asynq begins again
-  redis.call('SET', KEYS[2], #ids)
+  redis.call('SET', KEYS[2], string.format('%d', #ids))
 else
-  redis.call('INCRBY', KEYS[2], #ids)
+  redis.call('INCRBY', KEYS[2], string.format('%d', #ids))
 end
 return out
