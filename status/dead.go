@@ -20,7 +20,7 @@ var dropLua string
 
 var (
 	replayedScript = redis.NewScript(replayedLua)
-	dropScript     = redis.NewScript(sharedLua + dropLua)
+	dropScript     = redis.NewScript(transitionsLua() + sharedLua + dropLua)
 )
 
 // deadPage is how many dead letters are read at a time; what a listing holds in

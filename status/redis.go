@@ -155,8 +155,8 @@ func (s *Redis) Finish(ctx context.Context, f Finish) error {
 	args := []any{
 		f.Now.UnixMilli(), f.Token, f.Attempt.Number, encodeAttempt(f.Attempt),
 		string(f.State), flag(f.Spent), flag(f.Ambiguous), s.keep(f.State),
-		"reason", f.Reason, "next", formatMS(f.Next),
 	}
+	args = append(args, whyAndWhen(f.Reason, f.Next)...)
 	if f.Reference != "" {
 		args = append(args, "reference", f.Reference)
 	}
@@ -174,7 +174,7 @@ func (s *Redis) Move(ctx context.Context, m Move) error {
 	if err := s.indexDead(ctx, m.To, m.Provider, m.ID, m.Now); err != nil {
 		return err
 	}
-	change := []any{"reason", m.Reason, "next", formatMS(m.Next)}
+	change := whyAndWhen(m.Reason, m.Next)
 	if m.To.Dead() {
 		change = append(change, "payload", m.Payload)
 	}
@@ -209,6 +209,18 @@ func (s *Redis) change(ctx context.Context, script *script, id string, to State,
 		return ErrNotFound
 	}
 	return &RefusedError{ID: id, From: State(asString(reply[1])), To: to}
+}
+
+// whyAndWhen are the fields that say why a message is where it is, and until when.
+// The scripts delete what they said before.
+func whyAndWhen(reason string, next time.Time) (fields []any) {
+	if reason != "" {
+		fields = append(fields, "reason", reason)
+	}
+	if !next.IsZero() {
+		fields = append(fields, "next", next.UnixMilli())
+	}
+	return fields
 }
 
 func flag(b bool) int {

@@ -27,16 +27,18 @@ func newScript(lua string) *script {
 	return &script{text, redis.NewScript(text)}
 }
 
-// transitionsLua is the state machine as a table of "from to".
+// transitionsLua is the state machine as a table: after.queued.sending is true.
 func transitionsLua() string {
 	var b strings.Builder
-	b.WriteString("local before = {")
+	b.WriteString("local after = {")
 	for _, from := range States() {
+		fmt.Fprintf(&b, "%s = {", from)
 		for _, to := range States() {
 			if from.CanBecome(to) {
-				fmt.Fprintf(&b, "['%s %s'] = true, ", from, to)
+				fmt.Fprintf(&b, "%s = true, ", to)
 			}
 		}
+		b.WriteString("}, ")
 	}
 	b.WriteString("}\n")
 	return b.String()

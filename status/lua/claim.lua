@@ -4,9 +4,7 @@
 -- Answers {result, attempt, spent, ambiguous, detail}.
 local function one(key, a)
   local now, token = tonumber(a[1]), a[2]
-  local r = redis.call('HMGET', key, 'state', 'claim', 'claimed', 'taken', 'n', 'spent', 'ambiguous', 'reason', 'next')
-  local state, owner, claimed, taken = r[1], r[2], tonumber(r[3] or '0'), r[4]
-  local n, spent, ambiguous = tonumber(r[5] or '0'), tonumber(r[6] or '0'), tonumber(r[7] or '0')
+  local state = redis.call('HGET', key, 'state')
   if not state then
     if not a[5] then
       return {'gone', 0, 0, 0, ''}
@@ -16,7 +14,14 @@ local function one(key, a)
     -- Once: a claim changes nothing of how long a record is kept.
     expire(key, now, 'sending', a[4], a[5])
   end
+  if state == 'queued' then -- nothing has happened to it yet
+    redis.call('HSET', key, 'state', 'sending', 'updated', a[1], 'claim', token, 'claimed', a[1], 'n', '1', 'a1', a[1])
+    return {'claimed', 1, 0, 0, ''}
+  end
 
+  local r = redis.call('HMGET', key, 'claim', 'claimed', 'taken', 'n', 'spent', 'ambiguous', 'reason', 'next')
+  local owner, claimed, taken = r[1], tonumber(r[2] or '0'), r[3]
+  local n, spent, ambiguous = tonumber(r[4] or '0'), tonumber(r[5] or '0'), tonumber(r[6] or '0')
   if state == 'sending' then
     if owner == token then -- the reply to our own claim was lost
       if not taken and claimed > 0 then
@@ -32,7 +37,7 @@ local function one(key, a)
     redis.call('HSET', key, 'claim', token, 'claimed', a[1], 'taken', '1')
     return {'abandoned', n, spent, ambiguous, redis.call('HGET', key, 'a' .. n)}
   end
-  if not before[state .. ' sending'] then
+  if not leads(state, 'sending') then
     return {'over', n, spent, ambiguous, state}
   end
 
@@ -40,9 +45,9 @@ local function one(key, a)
   if ambiguous > 0 then
     redis.call('HSET', key, 'duplicate', '1')
   end
-  local number = n == 1 and '1' or string.format('%d', n) -- a number would go through a slow printf
+  local number = string.format('%d', n) -- a number would go through a slow printf
   redis.call('HSET', key, 'state', 'sending', 'updated', a[1], 'claim', token, 'claimed', a[1], 'n', number, 'a' .. number, a[1])
-  if r[8] or r[9] or n > 100 then
+  if r[7] or r[8] or n > 100 then
     -- The first attempts of hundreds tell nothing that the last do not.
     redis.call('HDEL', key, 'reason', 'next', 'a' .. (n - 100))
   end

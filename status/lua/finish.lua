@@ -3,15 +3,15 @@
 -- ambiguous 0/1, retention in ms, then field, value, ...
 -- Answers {'ok' | 'refused' | 'gone', state}.
 local function one(key, a)
-  local token, attempt, line, to = a[2], 'a' .. a[3], a[4], a[5]
-  local r = redis.call('HMGET', key, 'state', 'claim', attempt, 'n', 'ambiguous', 'not_after', 'spent', 'taken')
-  local state, owner, written = r[1], r[2], r[3]
-  local ours = state == 'sending' and owner == token
+  local now, token, number, line, to = a[1], a[2], a[3], a[4], a[5]
+  local r = redis.call('HMGET', key, 'state', 'claim', 'taken', 'not_after')
+  local state, owner, taken, not_after = r[1], r[2], r[3], r[4]
   if not state then
     return {'gone', ''}
   end
+  local ours = state == 'sending' and owner == token
   if not ours then
-    if state == to and written == line then -- the reply to our own finish was lost
+    if state == to and redis.call('HGET', key, 'a' .. number) == line then -- the reply to our own finish was lost
       return {'ok', state}
     end
     -- The claim was taken over. What the late result says is believed only when
@@ -19,36 +19,41 @@ local function one(key, a)
     if to ~= 'accepted' then
       return {'refused', state}
     end
-    redis.call('HSET', key, attempt, line)
-  end
-  if not before[state .. ' ' .. to] then
+    redis.call('HSET', key, 'a' .. number, line)
+    if not leads(state, to) then
+      return {'refused', state}
+    end
+    if tonumber(number) > tonumber(redis.call('HGET', key, 'n') or '0') then -- Redis lost the claim
+      redis.call('HSET', key, 'n', number)
+    end
+  elseif not leads(state, to) then
     return {'refused', state}
   end
 
-  local ambiguous = tonumber(r[5] or '0')
-  local function also(field, value)
-    a[#a + 1] = field
-    a[#a + 1] = value
+  if not ours or taken then
+    -- The payload of a dead letter that comes to life goes. In the usual way there is
+    -- nothing to delete: the claim has deleted the rest, and what it left itself says
+    -- nothing once the state is another.
+    redis.call('HDEL', key, 'claim', 'claimed', 'taken', 'payload', 'reason', 'next')
   end
-  also(attempt, line)
-  if tonumber(a[3]) > tonumber(r[4] or '0') then also('n', a[3]) end -- Redis lost the claim
-  if a[6] == '1' then also('spent', string.format('%d', tonumber(r[7] or '0') + 1)) end
+  local spent, lost = '0', '0'
+  if number ~= '1' or not ours then
+    r = redis.call('HMGET', key, 'spent', 'ambiguous')
+    spent, lost = r[1] or '0', r[2] or '0'
+  end
+  if a[6] == '1' then
+    spent = string.format('%d', tonumber(spent) + 1)
+  end
   if a[7] == '1' then
-    ambiguous = ambiguous + 1
-    also('ambiguous', string.format('%d', ambiguous))
+    lost = string.format('%d', tonumber(lost) + 1)
+    redis.call('HSET', key, 'ambiguous', lost)
   end
-  local usual = ours and not r[8]
-  if usual then
-    -- Nothing to delete: the claim has deleted the rest, and what it left itself
-    -- says nothing once the state is another.
-    also('claim', '-')
-    apply(key, a[1], to, ambiguous, a, 9, #a)
-  else
-    -- The payload of a dead letter that comes to life goes; the new one's comes after.
-    apply(key, a[1], to, ambiguous, a, 9, #a, {'claim', 'claimed', 'taken', 'payload'})
+  redis.call('HSET', key, 'state', to, 'updated', now, 'claim', '-', 'a' .. number, line, 'spent', spent, unpack(a, 9))
+  if (to == 'expired' or to == 'canceled') and lost ~= '0' then
+    redis.call('HSET', key, 'reason', 'maybe_sent')
   end
-  if not (usual and kept(to, tonumber(r[6] or '0') - tonumber(a[1]), tonumber(a[8]))) then
-    expire(key, a[1], to, a[8], r[6])
+  if not ours or not kept(to, tonumber(not_after or '0') - tonumber(now), tonumber(a[8])) then
+    expire(key, now, to, a[8], not_after)
   end
   return {'ok', to}
 end

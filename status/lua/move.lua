@@ -17,7 +17,7 @@ local function one(key, a)
     return {'ok', state}
   end
   -- What is claimed is finished, not moved, and nothing is claimed by a move.
-  if state == 'sending' or to == 'sending' or not before[state .. ' ' .. to] then
+  if state == 'sending' or to == 'sending' or not leads(state, to) then
     return {'refused', state}
   end
 
@@ -25,7 +25,13 @@ local function one(key, a)
     redis.call('HSET', key, unpack(a, seed + 1))
     not_after = a[seed]
   end
-  apply(key, a[1], to, r[2], a, 5, seed - 1, {})
+  redis.call('HDEL', key, 'reason', 'next')
+  redis.call('HSET', key, 'state', to, 'updated', a[1], unpack(a, 5, seed - 1))
+  -- What ends because its time is over tells when an attempt at it may have been
+  -- acted on.
+  if (to == 'expired' or to == 'canceled') and tonumber(r[2] or '0') > 0 then
+    redis.call('HSET', key, 'reason', 'maybe_sent')
+  end
   expire(key, a[1], to, a[3], not_after)
   return {'ok', to}
 end

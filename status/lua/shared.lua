@@ -1,4 +1,9 @@
--- Put before each script that changes a record.
+-- Put before each script that changes a record, and behind the table of states.
+
+-- Reports whether a message may go from one state to another.
+local function leads(from, to)
+  return after[from] and after[from][to]
+end
 
 -- How long asynq may take to bring a task back, with some to spare: a lost
 -- lease, its grace and the recoverer's minute are 120 s.
@@ -23,28 +28,4 @@ end
 local function kept(state, left, retention)
   local dead = state == 'rejected' or state == 'exhausted' or state == 'unknown'
   return not dead and left >= 0 and (state == 'deferred' or left * 100 <= retention)
-end
-
--- Moves a record to a state with the fields a[first], value, ... up to a[last]. An
--- empty value deletes the field, and so does a name in dels; without dels there is
--- nothing to delete. What ends because its time is over tells when an attempt at it
--- may have been acted on.
-local function apply(key, now, state, ambiguous, a, first, last, dels)
-  local sets = {'state', state, 'updated', now}
-  for i = first, last, 2 do
-    if a[i + 1] ~= '' then
-      sets[#sets + 1] = a[i]
-      sets[#sets + 1] = a[i + 1]
-    elseif dels then
-      dels[#dels + 1] = a[i]
-    end
-  end
-  if dels and #dels > 0 then
-    redis.call('HDEL', key, unpack(dels))
-  end
-  if (state == 'expired' or state == 'canceled') and tonumber(ambiguous or '0') > 0 then
-    sets[#sets + 1] = 'reason'
-    sets[#sets + 1] = 'maybe_sent'
-  end
-  redis.call('HSET', key, unpack(sets))
 end
