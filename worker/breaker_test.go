@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -121,12 +122,12 @@ func TestAnOpenBreakerTakesNoTokens(t *testing.T) {
 		pc.RateLimit = RateLimit{Limit: 2, Period: 200 * time.Millisecond}
 	}))
 	r.awaitState(r.send(), status.Deferred)
-	before := r.rdb.Get(t.Context(), "rate:otpq:unimedbh").Val()
+	before := r.rdb.HGetAll(t.Context(), "otpq:limit:unimedbh").Val()
 	for range 5 {
 		r.await(r.send(), "waits for the breaker", func(rec status.Record) bool { return rec.Reason == string(ReasonBreakerOpen) })
 	}
-	if after := r.rdb.Get(t.Context(), "rate:otpq:unimedbh").Val(); before == "" || after != "" && after != before {
-		t.Errorf("the limit's state went from %q to %q while the breaker was open", before, after)
+	if after := r.rdb.HGetAll(t.Context(), "otpq:limit:unimedbh").Val(); before["at"] == "" || !maps.Equal(before, after) {
+		t.Errorf("the limit's state went from %v to %v while the breaker was open", before, after)
 	}
 }
 

@@ -50,7 +50,7 @@ func TestAMessageTravelsOverEveryKindOfURL(t *testing.T) {
 		"an ACL user who may do nothing else": func(t *testing.T) string {
 			s := redistest.Start(t)
 			err := s.Client().Do(t.Context(), "ACL", "SETUSER", "otpq", "on", ">"+password,
-				"~asynq:*", "~otpq:*", "~rate:otpq:*", "&asynq:*",
+				"~asynq:*", "~otpq:*", "&asynq:*",
 				"+@all", "-@dangerous", "-@admin").Err()
 			if err != nil {
 				t.Fatal(err)
