@@ -380,7 +380,9 @@ func TestAsManyTokensAreTakenAsThereAreMessages(t *testing.T) {
 	t.Parallel()
 	l, asks, release := held(t, redistest.Start(t), RateLimit{Limit: 200, Period: time.Hour}) // a burst of five
 	first := inLine(t, l, tasks.Interactive, patience)
-	<-asks
+	if n := <-asks; n != 1 {
+		t.Fatalf("the first request asks for %d, want the one", n)
+	}
 	group := []*waiter{inLine(t, l, tasks.Interactive, patience), inLine(t, l, tasks.Interactive, patience)}
 	release <- struct{}{}
 	awaitToken(t, first)
@@ -393,6 +395,26 @@ func TestAsManyTokensAreTakenAsThereAreMessages(t *testing.T) {
 	}
 	if out := l.rdb.HGet(t.Context(), l.key, "out").Val(); out[:1] != "2" && out[:1] != "3" {
 		t.Errorf("%s tokens are out, want those of three messages", out)
+	}
+}
+
+func TestBulkYieldsToWhomAnotherProcessSpeaksFor(t *testing.T) {
+	t.Parallel()
+	l, _ := tapped(t, redistest.Start(t), RateLimit{Limit: 200, Period: time.Second})
+	until := func(at time.Time) {
+		if err := l.rdb.HSet(t.Context(), l.key, "another", at.UnixMicro()).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(time.Now().Add(time.Hour))
+	if again, err := l.take(t.Context(), tasks.Bulk, 50*time.Millisecond); err != nil || again.IsZero() {
+		t.Errorf("take() for bulk while an interactive message waits elsewhere = %v, %v, want a later time", again, err)
+	}
+	awaitToken(t, inLine(t, l, tasks.Interactive, patience))
+	until(time.Now().Add(-time.Second)) // it has died
+	awaitToken(t, inLine(t, l, tasks.Bulk, patience))
+	if l.rdb.HExists(t.Context(), l.key, "another").Val() {
+		t.Error("the dead process is still listed")
 	}
 }
 
