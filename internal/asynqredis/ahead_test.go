@@ -130,6 +130,11 @@ func TestTakingFollowsTheFreeSlots(t *testing.T) {
 	if n := b.rdb.ZCard(t.Context(), key("default", "lease")).Val(); n != 5 {
 		t.Errorf("%d leases, want one for each that is taken", n)
 	}
+	fields := b.rdb.HGetAll(t.Context(), key("default", "t:6")).Val()
+	delete(fields, "msg")
+	if diff := cmp.Diff(map[string]string{"state": "active", "otpq_holder": "a"}, fields); diff != "" {
+		t.Errorf("a task that is taken (-want +got):\n%s", diff)
+	}
 }
 
 // TestNoTaskTakenAheadCanBeDeleted deletes as an operator does in a dashboard: what
