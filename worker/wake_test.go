@@ -75,20 +75,6 @@ func TestAnyProducerWakesAnIdleWorker(t *testing.T) {
 				r.t.Fatal(err)
 			}
 		}},
-		"an archived message that an operator runs": {
-			prepare: func(r *rig) string {
-				id := later(r)
-				if err := asynq.NewInspectorFromRedisClient(r.rdb).ArchiveTask(queue, id); err != nil {
-					r.t.Fatal(err)
-				}
-				return id
-			},
-			queue: func(r *rig, id string) {
-				if err := asynq.NewInspectorFromRedisClient(r.rdb).RunTask(queue, id); err != nil {
-					r.t.Fatal(err)
-				}
-			},
-		},
 		"a dead letter that is replayed": {
 			prepare: func(r *rig) string {
 				id := r.send()
