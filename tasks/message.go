@@ -13,7 +13,7 @@ import (
 	"github.com/hibiken/asynq"
 )
 
-// Lane is one of a provider's two queues.
+// Lane is one of a provider's two ways to be asked. Each has queues of its own.
 type Lane string
 
 const (
@@ -74,11 +74,6 @@ const (
 	maxRetry = 1_000_000
 )
 
-// QueueName is the asynq queue of a provider's lane.
-func QueueName(provider string, lane Lane) string {
-	return "otpq:" + provider + ":" + string(lane)
-}
-
 // A message whose task was taken from a dead worker goes on as a task of another
 // id, so that what the old one still does or says falls on nothing: the message's
 // id, this mark, and how often that has happened.
@@ -108,7 +103,8 @@ func TakeoverID(taskID string) string {
 
 // NewTask encodes m into the task to enqueue, with the options that every otpq
 // task needs. The task id is the message id, so that enqueuing a message twice
-// queues it once.
+// queues it once. It goes to the first queue of its lane; [asynq.Queue] names
+// another, see [QueueOf].
 func NewTask(keys *Keyring, m Message) (*asynq.Task, error) {
 	payload, err := Encode(keys, m)
 	if err != nil {
