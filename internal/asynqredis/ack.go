@@ -39,7 +39,7 @@ func (h *Hook) acknowledge(ctx context.Context, cmd redis.Cmder, next redis.Proc
 	if queue, id := taskOf(cmd); id != "" {
 		h.acking.Store(id, true)
 		defer h.acking.Delete(id)
-		if l := h.lanes[queue]; l != nil {
+		if l := h.lanes.get(queue); l != nil {
 			defer l.ended(id)
 			if d := asDone(cmd); d != nil {
 				try = func() error { return h.done(l, *d, cmd) }

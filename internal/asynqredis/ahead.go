@@ -49,6 +49,7 @@ func (h *Hook) nextTask(ctx context.Context, l *lane, run redis.ProcessHook) (st
 		}
 	}
 	if woken, err := h.hold(ctx, l); err != nil || !woken {
+		l.forgetLost()
 		if err == nil {
 			err = redis.Nil
 		}
@@ -61,10 +62,22 @@ func (h *Hook) nextTask(ctx context.Context, l *lane, run redis.ProcessHook) (st
 	return msg, err
 }
 
-// take takes what the lane has slots for and returns the first of it, or
-// [redis.Nil] when there is nothing.
+// errNoSlot means that other queues of the lane have all slots.
+var errNoSlot = errors.New("no slot came free")
+
+// take takes what there are slots for and returns the first of it, or [redis.Nil]
+// when there is nothing. It fails with errNoSlot when there was none for a while.
 func (h *Hook) take(ctx context.Context, l *lane, run redis.ProcessHook) (string, error) {
-	tasks, err := h.takeAhead(ctx, l, run)
+	if l.slots.overdrawn() {
+		l.forgetLost()
+	}
+	n := l.slots.take(h.stopping)
+	if n == 0 {
+		l.forgetLost()
+		return "", errNoSlot
+	}
+	tasks, err := h.takeAhead(ctx, l, run, n)
+	l.slots.give(n - len(tasks))
 	if err != nil && !errors.Is(err, redis.Nil) {
 		return "", err
 	}
@@ -74,6 +87,7 @@ func (h *Hook) take(ctx context.Context, l *lane, run redis.ProcessHook) (string
 	}
 	l.look.vain = 0
 	if !l.keep(tasks) { // stopped meanwhile; others take over what stays behind
+		l.slots.give(len(tasks))
 		ctx, cancel := context.WithTimeout(ctx, tryTime)
 		defer cancel()
 		_ = h.giveBack(ctx, l, tasks)
@@ -83,12 +97,11 @@ func (h *Hook) take(ctx context.Context, l *lane, run redis.ProcessHook) (string
 	return msg, nil
 }
 
-// takeAhead takes as many tasks as there are slots for them. It fails with
-// [redis.Nil] when the queue is paused.
-func (h *Hook) takeAhead(ctx context.Context, l *lane, run redis.ProcessHook) ([]task, error) {
+// takeAhead takes up to n tasks. It fails with [redis.Nil] when the queue is paused.
+func (h *Hook) takeAhead(ctx context.Context, l *lane, run redis.ProcessHook, n int) ([]task, error) {
 	args := []any{
 		"evalsha", dequeueScript.Hash(), 4, key(l.queue, "pending"), key(l.queue, "paused"), key(l.queue, "active"), key(l.queue, "lease"),
-		time.Now().Add(leaseTime).Unix(), key(l.queue, "t:"), h.Holder, min(l.free(), mostAhead),
+		time.Now().Add(leaseTime).Unix(), key(l.queue, "t:"), h.Holder, n,
 	}
 	cmd := redis.NewCmd(ctx, args...)
 	err := run(ctx, cmd)

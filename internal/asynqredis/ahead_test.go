@@ -36,7 +36,7 @@ func newByHand(t *testing.T, slots, tasks int) *byHand {
 	return b
 }
 
-func (b *byHand) lane() *lane { return b.hook.lanes["default"] }
+func (b *byHand) lane() *lane { return b.hook.lanes.get("default") }
 
 func (b *byHand) do(cmd redis.Cmder) error {
 	return b.hook.ProcessHook(b.run)(b.t.Context(), cmd)

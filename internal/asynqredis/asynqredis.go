@@ -31,7 +31,7 @@ import (
 // are slots for, and waits at an empty queue until somebody adds one, instead of
 // coming back to look. Tasks that end at the same time are acknowledged together.
 // What falls due is looked for once a second, just after the second. This is for
-// the queues that [Hook.Serve] names.
+// the queues that [Hook.Serve] names, and those that share slots, see [Slots].
 //
 // It is safe for concurrent use; several servers may share the client it is on.
 type Hook struct {
@@ -47,10 +47,11 @@ type Hook struct {
 	// turns has, by queue, when it was last asked for a task.
 	turns sync.Map
 
-	lanes    map[string]*lane // by queue
-	holds    sync.WaitGroup
-	stopOnce sync.Once
-	stopping chan struct{}
+	lanes     lanes
+	holds     sync.WaitGroup
+	beginOnce sync.Once
+	stopOnce  sync.Once
+	stopping  chan struct{} // nil before the first queue is served
 }
 
 var _ redis.Hook = (*Hook)(nil)

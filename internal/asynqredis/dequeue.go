@@ -17,12 +17,15 @@ func (h *Hook) dequeue(ctx context.Context, cmd redis.Cmder, next redis.ProcessH
 	queue := queueOf(pending)
 	h.turns.Store(queue, time.Now())
 	theirs, ok := cmd.(*redis.Cmd)
-	l := h.lanes[queue]
+	l := h.lanes.get(queue)
 	var err error
 	if ok && l != nil {
 		var msg string
 		if msg, err = h.nextTask(ctx, l, next); err == nil {
 			theirs.SetVal(msg)
+		}
+		if errors.Is(err, errNoSlot) {
+			err = redis.Nil
 		}
 		theirs.SetErr(err)
 	} else {

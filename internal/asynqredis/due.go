@@ -30,7 +30,7 @@ func (h *Hook) forward(ctx context.Context, cmd redis.Cmder, next redis.ProcessH
 	}
 	set, _ := args[3].(string)
 	second, known := args[5].(int64) // asynq's, which is what it looks for
-	l := h.lanes[queueOf(set)]
+	l := h.lanes.get(queueOf(set))
 	if l == nil || !known {
 		return next(ctx, cmd)
 	}

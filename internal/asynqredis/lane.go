@@ -18,7 +18,7 @@ const longestGiven = 2 * leaseTime
 // lane is a queue that one server of this process drains.
 type lane struct {
 	queue string
-	slots int
+	slots *Slots
 	dones *coalesce.Group[*doneTask]
 
 	mu sync.Mutex
@@ -53,15 +53,14 @@ func (l *lane) next() (string, bool) {
 	return t.msg, true
 }
 
-// free is how many tasks can be begun at once, the one that is asked for included.
-func (l *lane) free() int {
+// forgetLost gives up the tasks that asynq has lost the lease of: it says nothing of
+// their end.
+func (l *lane) forgetLost() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.given) >= l.slots {
-		// asynq asks, so a slot is free: of a task whose lease it lost it says nothing.
-		maps.DeleteFunc(l.given, func(_ string, since time.Time) bool { return time.Since(since) > longestGiven })
-	}
-	return max(l.slots-len(l.given), 1)
+	before := len(l.given)
+	maps.DeleteFunc(l.given, func(_ string, since time.Time) bool { return time.Since(since) > longestGiven })
+	l.slots.give(before - len(l.given))
 }
 
 // keep takes tasks in, unless the lane is closed.
@@ -79,7 +78,10 @@ func (l *lane) keep(tasks []task) bool {
 func (l *lane) ended(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	delete(l.given, id)
+	if _, ok := l.given[id]; ok {
+		delete(l.given, id)
+		l.slots.give(1)
+	}
 }
 
 // surrender closes the lane and empties what was taken ahead.
@@ -88,6 +90,7 @@ func (l *lane) surrender() []task {
 	defer l.mu.Unlock()
 	out := l.ahead
 	l.ahead, l.closed = nil, true
+	l.slots.give(len(out))
 	return out
 }
 
@@ -99,22 +102,28 @@ func (l *lane) isAhead(id string) bool {
 
 // Serve says how many tasks of a queue this process works on at once. Call it
 // before the queue's server starts.
-func (h *Hook) Serve(queue string, slots int) {
+func (h *Hook) Serve(queue string, slots int) { h.ServeWith(queue, NewSlots(slots)) }
+
+// ServeWith is Serve for a queue that shares its slots with others.
+func (h *Hook) ServeWith(queue string, slots *Slots) {
 	l := &lane{queue: queue, slots: slots, given: map[string]time.Time{}}
 	l.dones = coalesce.New(doneCalls, mostDones, func(batch []*doneTask) { h.runDones(l, batch) })
-	if h.lanes == nil {
-		h.lanes, h.stopping = map[string]*lane{}, make(chan struct{})
-	}
-	h.lanes[queue] = l
+	slots.join()
+	h.lanes.add(l)
+	h.begin()
 }
+
+// begin makes what [Hook.Stop] ends. A queue that is served later finds it made.
+func (h *Hook) begin() { h.beginOnce.Do(func() { h.stopping = make(chan struct{}) }) }
 
 // Stop ends the waiting for empty queues and puts back what was taken ahead: from
 // then on nothing more is. Call it before the servers shut down, and [Hook.Wait]
 // after.
 func (h *Hook) Stop(ctx context.Context) error {
+	h.begin()
 	h.stopOnce.Do(func() { close(h.stopping) })
 	var errs []error
-	for _, l := range h.lanes {
+	for _, l := range h.lanes.all() {
 		errs = append(errs, h.giveBack(ctx, l, l.surrender()))
 	}
 	return errors.Join(errs...)
@@ -134,7 +143,7 @@ func (h *Hook) stopped() bool {
 
 // Forget says that asynq does not work on a task though it was given it.
 func (h *Hook) Forget(queue, id string) {
-	if l := h.lanes[queue]; l != nil {
+	if l := h.lanes.get(queue); l != nil {
 		l.ended(id)
 	}
 }
@@ -145,6 +154,6 @@ func (h *Hook) Holds(queue, id string) bool {
 	if _, acking := h.acking.Load(id); acking {
 		return true
 	}
-	l := h.lanes[queue]
+	l := h.lanes.get(queue)
 	return l != nil && l.isAhead(id)
 }

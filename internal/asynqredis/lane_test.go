@@ -63,7 +63,7 @@ func TestATaskWakesAnIdleServer(t *testing.T) {
 	f := serveFast(t, 4, func(context.Context, *asynq.Task) error { ran <- time.Now(); return nil })
 	quick := 0
 	for range 10 {
-		eventually(t, "the server waits", func() bool { return f.hook.lanes["default"].waiting.Load() })
+		eventually(t, "the server waits", func() bool { return f.hook.lanes.get("default").waiting.Load() })
 		enqueue(t, f.rdb, "wake")
 		at := time.Now()
 		if took := (<-ran).Sub(at); took < holdTime/4 {
@@ -78,7 +78,7 @@ func TestATaskWakesAnIdleServer(t *testing.T) {
 func TestAnIdleServerAsksLittle(t *testing.T) {
 	t.Parallel()
 	f := serveFast(t, 4, func(context.Context, *asynq.Task) error { return nil })
-	eventually(t, "the server waits", func() bool { return f.hook.lanes["default"].waiting.Load() })
+	eventually(t, "the server waits", func() bool { return f.hook.lanes.get("default").waiting.Load() })
 	before := len(f.asked.commands())
 	<-time.After(4 * time.Second)
 	// A second: one wait, and what asynq's other roles ask. Looks for what falls due
@@ -219,17 +219,21 @@ func TestWhatFallsDueRunsSoonAfterItsSecond(t *testing.T) {
 // which it says nothing.
 func TestATaskThatWasNeverAcknowledgedTakesNoSlotForEver(t *testing.T) {
 	t.Parallel()
-	l := &lane{slots: 4, given: map[string]time.Time{}}
-	for i := range 4 {
+	l := &lane{slots: NewSlots(4), given: map[string]time.Time{}}
+	l.slots.join()
+	for i := range l.slots.take(nil) {
 		l.given[fmt.Sprint(i)] = time.Now()
 	}
-	if n := l.free(); n != 1 {
-		t.Errorf("free() with all slots taken = %d, want the one that is asked for", n)
+	l.forgetLost()
+	if n := l.slots.take(nil); n != 1 {
+		t.Errorf("take() with all slots taken = %d, want the one that is asked for", n)
 	}
+	l.slots.give(1)
 	for id := range l.given {
 		l.given[id] = time.Now().Add(-2 * longestGiven)
 	}
-	if n := l.free(); n != 4 {
-		t.Errorf("free() with tasks long gone = %d, want 4", n)
+	l.forgetLost()
+	if n := l.slots.take(nil); n != 4 {
+		t.Errorf("take() with tasks long gone = %d, want 4", n)
 	}
 }
