@@ -34,9 +34,9 @@ const (
 // when some 8,000 have grown too old at once. Each archived task becomes a dead
 // letter of otpq's own. Several workers may do it at once.
 type archive struct {
-	rdb   redis.UniversalClient
-	lanes map[string]*pipeline // by queue
-	log   zerolog.Logger
+	rdb    redis.UniversalClient
+	served *served
+	log    zerolog.Logger
 }
 
 // run looks at the archives now and every minute, until ctx ends.
@@ -58,8 +58,9 @@ func (s *archive) run(ctx context.Context) {
 // sweep goes once through each archive.
 func (s *archive) sweep(ctx context.Context) error {
 	var errs []error
-	for queue, lane := range s.lanes {
-		ended, err := s.sweepQueue(ctx, queue, lane)
+	for _, q := range s.served.all() {
+		lane := q.pipeline
+		ended, err := s.sweepQueue(ctx, q.name, lane)
 		if ended > 0 {
 			s.log.Warn().Str("provider", lane.cfg.Name).Str("lane", string(lane.lane)).Int("messages", ended).
 				Msg("tasks that somebody archived in asynq are dead letters now")

@@ -101,7 +101,7 @@ func (r *rig) sweeper() *archive {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return &archive{rdb: rdb, lanes: w.recovery.lanes, log: zerolog.New(r.log)}
+	return &archive{rdb: rdb, served: w.served, log: zerolog.New(r.log)}
 }
 
 func (s *archive) must(t *testing.T) {
@@ -268,8 +268,8 @@ func TestAnArchivedTaskIsKeptWhileItsRecordCannotBeWritten(t *testing.T) {
 	a.putAway(time.Now().Add(-100*24*time.Hour), id)
 	s := r.sweeper()
 	store := &brokenStore{Store: r.store, fail: map[string]int{"move": 1 << 30}}
-	for _, lane := range s.lanes {
-		lane.store = store
+	for _, q := range s.served.all() {
+		q.store = store
 	}
 	if err := s.sweep(t.Context()); !errors.Is(err, errBroken) {
 		t.Errorf("sweep() = %v, want the store's error", err)

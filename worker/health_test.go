@@ -15,7 +15,7 @@ func TestAWorkerWithADeadLaneIsNotHealthy(t *testing.T) {
 	w, _ := r.start(nil, always(accepted).config())
 	w.laneStill = 3 * time.Second
 	eventually(t, func() bool { return w.Healthy() == nil }, func() string { return "a new worker is not healthy: " + w.Healthy().Error() })
-	w.lanes[0].Shutdown()
+	w.served.all()[0].server.Shutdown()
 	queue := tasks.QueueName("unimedbh", tasks.Interactive)
 	eventually(t, func() bool { return w.Healthy() != nil }, func() string { return "the worker never said that its lane is dead" })
 	if err := w.Healthy(); !strings.Contains(err.Error(), "lane "+queue) || strings.Contains(err.Error(), string(tasks.Bulk)) {

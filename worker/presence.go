@@ -88,14 +88,14 @@ func (p *presence) watch(provider string, b *breaker) {
 }
 
 // run beats until ctx ends, and then says goodbye.
-func (p *presence) run(ctx context.Context, queues []string, m *metrics.Worker) {
+func (p *presence) run(ctx context.Context, queues func() []string, m *metrics.Worker) {
 	tick := time.NewTicker(beatInterval)
 	defer tick.Stop()
 	for {
 		p.lastTurn.Store(time.Now().UnixNano())
 		p.readBreakers(m)
 		beat, cancel := context.WithTimeout(ctx, 2*beatInterval)
-		if err := p.beat(beat, queues); err != nil && ctx.Err() == nil {
+		if err := p.beat(beat, queues()); err != nil && ctx.Err() == nil {
 			p.log.Warn().Err(err).Msg("worker heartbeat failed")
 		}
 		cancel()
@@ -150,9 +150,11 @@ func (p *presence) beat(ctx context.Context, queues []string) error {
 		pipe.Set(ctx, workerKey(p.self.ID), value, presenceTTL)
 		// asynq adds a queue to its list once per producer; after a flush or a
 		// failover it would be missing from dashboards for good.
-		for _, q := range queues {
-			pipe.SAdd(ctx, "asynq:queues", q)
+		names := make([]any, len(queues))
+		for i, q := range queues {
+			names[i] = q
 		}
+		pipe.SAdd(ctx, "asynq:queues", names...)
 		return nil
 	})
 	if err != nil {

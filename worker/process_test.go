@@ -35,6 +35,7 @@ type processSettings struct {
 	Redis, Provider string
 	Key             string
 	Concurrency     int
+	Queues          int
 	StopAmbiguous   bool
 	OneTask         bool // asynq gets the first task of a lane and no other: see [gate]
 }
@@ -71,6 +72,7 @@ func beWorker(settings string) error {
 	pc := (&fake{}).config(func(pc *ProviderConfig) {
 		pc.Provider, pc.Timeout = provider, 10*time.Second
 		pc.Concurrency = map[tasks.Lane]int{tasks.Interactive: s.Concurrency, tasks.Bulk: s.Concurrency}
+		pc.Queues = s.Queues
 		pc.Retry.StopAmbiguous = s.StopAmbiguous
 		decode := pc.Decode
 		pc.Decode = func(b []byte) (providers.Request, error) {

@@ -48,7 +48,7 @@ type recovery struct {
 	hook    *asynqredis.Hook
 	store   status.Store
 	memory  *memory
-	lanes   map[string]*pipeline // by queue
+	served  *served
 	metrics *metrics.Worker
 	log     zerolog.Logger
 	self    string
@@ -90,7 +90,7 @@ func (r *recovery) round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var others, queues []string
+	var others []string
 	beating := false
 	for _, id := range living {
 		if id == r.self {
@@ -105,10 +105,7 @@ func (r *recovery) round(ctx context.Context) error {
 	if r.calm = calm; calm.IsZero() {
 		r.calm = r.now()
 	}
-	for queue := range r.lanes {
-		queues = append(queues, queue)
-	}
-	held, err := asynqredis.ListHeld(ctx, r.rdb, queues, others)
+	held, err := asynqredis.ListHeld(ctx, r.rdb, r.served.names(), others)
 	var ripe []asynqredis.Held
 	for _, h := range held {
 		if !r.orphaned(h) {
@@ -171,7 +168,7 @@ func (r *recovery) take(ctx context.Context, h asynqredis.Held) error {
 	if err != nil {
 		return err
 	}
-	lane, id := r.lanes[h.Queue], tasks.MessageID(h.ID)
+	lane, id := r.served.lane(h.Queue), tasks.MessageID(h.ID)
 	task, err := asynqredis.Decode(raw)
 	if err != nil {
 		if err := lane.bury(ctx, h.ID, raw, err); err != nil {

@@ -137,7 +137,7 @@ func TestATroubledRedisLosesNothingAndIsNotHammered(t *testing.T) {
 			commands, dials, began := m.commands.Load(), m.dials.Load(), time.Now()
 			close(c.open)
 			p.sendFor(max(redis.lasts, troubleTime))
-			perLane := time.Since(began).Seconds() * float64(len(w.lanes))
+			perLane := time.Since(began).Seconds() * float64(len(w.queues()))
 			commandRate := float64(m.commands.Load()-commands) / perLane
 			dialRate := float64(m.dials.Load()-dials) / perLane
 			redis.end()

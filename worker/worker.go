@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -28,12 +27,16 @@ type ProviderConfig struct {
 	Name     string
 	Provider providers.Provider
 	// Decode reads the provider's request; see [providers.Definition].
-	Decode      func([]byte) (providers.Request, error)
-	Timeout     time.Duration
+	Decode  func([]byte) (providers.Request, error)
+	Timeout time.Duration
+	// Concurrency is for each lane, whatever number of queues it has.
 	Concurrency map[tasks.Lane]int
-	RateLimit   RateLimit
-	Breaker     BreakerConfig
-	Retry       Retry
+	// Queues is how many queues each lane has; zero means one. Other queues of the
+	// provider are drained as well, a few seconds after they come up.
+	Queues    int
+	RateLimit RateLimit
+	Breaker   BreakerConfig
+	Retry     Retry
 }
 
 // Config is what a Worker is made from.
@@ -57,11 +60,11 @@ type Config struct {
 const DefaultShutdownTimeout = 30 * time.Second
 
 // Worker drains the queues of its providers. Each provider's lane has its own
-// asynq server, so that one that hangs takes no slot of another's.
+// slots, so that one that hangs takes none of another's.
 type Worker struct {
 	cfg      Config
-	lanes    []*asynq.Server
-	handlers []*pipeline
+	handlers []*pipeline // one for each lane
+	served   *served
 	hook     *asynqredis.Hook
 	presence *presence
 	recovery *recovery
@@ -70,7 +73,6 @@ type Worker struct {
 	suspects *suspects
 	// laneStill is [laneStill], but in tests.
 	laneStill time.Duration
-	startedAt atomic.Int64 // in Unix nanoseconds; zero before Start
 	stop      context.CancelFunc
 	running   sync.WaitGroup
 }
@@ -99,6 +101,9 @@ func New(cfg Config) (*Worker, error) {
 	if err := CheckLadder(cfg.ShutdownTimeout, cfg.Providers); err != nil {
 		return nil, err
 	}
+	if err := checkQueues(cfg.Providers); err != nil {
+		return nil, err
+	}
 	if cfg.Metrics == nil {
 		cfg.Metrics = metrics.NewWorker(nil)
 	}
@@ -108,17 +113,23 @@ func New(cfg Config) (*Worker, error) {
 		results: newResults(), memory: newMemory(), suspects: newSuspects(cfg.Redis, cfg.Log), laneStill: laneStill,
 	}
 	cfg.Redis.AddHook(w.hook)
+	w.served = &served{
+		hook: w.hook, newServer: w.newServer,
+		slots: map[*pipeline]*asynqredis.Slots{}, byName: map[string]*queue{},
+	}
 	w.recovery = &recovery{
-		rdb: cfg.Redis, hook: w.hook, store: cfg.Store, memory: w.memory, lanes: map[string]*pipeline{},
+		rdb: cfg.Redis, hook: w.hook, store: cfg.Store, memory: w.memory, served: w.served,
 		metrics: cfg.Metrics, log: cfg.Log, self: id, now: time.Now,
 	}
 	for _, p := range cfg.Providers {
-		w.addProvider(p)
+		if err := w.addProvider(p); err != nil {
+			return nil, err
+		}
 	}
 	return w, nil
 }
 
-func (w *Worker) addProvider(cfg ProviderConfig) {
+func (w *Worker) addProvider(cfg ProviderConfig) error {
 	limiter := newLimiter(w.cfg.Redis, cfg.Name, cfg.RateLimit)
 	breaker := newBreaker(cfg.Name, cfg.Breaker, cfg.Timeout, w.presence.changes)
 	w.presence.watch(cfg.Name, breaker)
@@ -136,19 +147,27 @@ func (w *Worker) addProvider(cfg ProviderConfig) {
 			worker: w.recovery.self, metrics: w.cfg.Metrics, log: w.cfg.Log, now: time.Now,
 		}
 		w.handlers = append(w.handlers, p)
-		w.recovery.lanes[tasks.QueueName(cfg.Name, lane)] = p
-		w.hook.Serve(tasks.QueueName(cfg.Name, lane), cfg.Concurrency[lane])
-		w.lanes = append(w.lanes, asynq.NewServerFromRedisClient(w.cfg.Redis, asynq.Config{
-			Concurrency:              cfg.Concurrency[lane],
-			Queues:                   map[string]int{tasks.QueueName(cfg.Name, lane): 1},
-			TaskCheckInterval:        pollInterval,
-			DelayedTaskCheckInterval: dueInterval,
-			RetryDelayFunc:           retryDelay,
-			IsFailure:                isFailure,
-			ShutdownTimeout:          w.cfg.ShutdownTimeout,
-			Logger:                   asynqLog{w.cfg.Log.With().Str("component", "asynq").Logger()},
-		}))
+		for _, queue := range tasks.Queues(cfg.Name, lane, cfg.Queues) {
+			if err := w.served.add(p, queue); err != nil {
+				return err
+			}
+		}
 	}
+	return nil
+}
+
+// newServer makes the asynq server of one queue.
+func (w *Worker) newServer(queue string, slots int) *asynq.Server {
+	return asynq.NewServerFromRedisClient(w.cfg.Redis, asynq.Config{
+		Concurrency:              slots,
+		Queues:                   map[string]int{queue: 1},
+		TaskCheckInterval:        pollInterval,
+		DelayedTaskCheckInterval: dueInterval,
+		RetryDelayFunc:           retryDelay,
+		IsFailure:                isFailure,
+		ShutdownTimeout:          w.cfg.ShutdownTimeout,
+		Logger:                   asynqLog{w.cfg.Log.With().Str("component", "asynq").Logger()},
+	})
 }
 
 // ErrNoRedis means that Redis does not answer. Start may be called again.
@@ -161,49 +180,38 @@ func (w *Worker) Start(ctx context.Context) error {
 	if err := w.cfg.Redis.Ping(ctx).Err(); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoRedis, err)
 	}
+	if err := w.serveAll(ctx); err != nil {
+		return fmt.Errorf("%w: %w", ErrNoRedis, err)
+	}
 	// Before the first task: what a worker holds that nobody has heard of is
 	// taken for orphaned.
 	if err := w.presence.beat(ctx, w.queues()); err != nil {
 		return fmt.Errorf("%w: %w", ErrNoRedis, err)
 	}
-	w.startedAt.Store(time.Now().UnixNano())
-	for i, lane := range w.lanes {
-		if err := lane.Start(w.handlers[i]); err != nil {
-			for _, started := range w.lanes[:i] {
-				started.Shutdown()
-			}
-			return fmt.Errorf("start lane: %w", err)
-		}
+	if err := w.served.start(); err != nil {
+		return err
 	}
 	roles, stop := context.WithCancel(context.WithoutCancel(ctx))
 	w.stop = stop
-	w.running.Go(func() { w.presence.run(roles, w.queues(), w.cfg.Metrics) })
+	w.running.Go(func() { w.presence.run(roles, w.queues, w.cfg.Metrics) })
+	w.running.Go(func() { w.keepServingAll(roles) })
 	w.running.Go(func() { w.recovery.run(roles) })
-	w.running.Go(func() { (&archive{rdb: w.cfg.Redis, lanes: w.recovery.lanes, log: w.cfg.Log}).run(roles) })
+	w.running.Go(func() { (&archive{rdb: w.cfg.Redis, served: w.served, log: w.cfg.Log}).run(roles) })
 	return nil
 }
 
-func (w *Worker) queues() []string {
-	var names []string
-	for _, p := range w.handlers {
-		names = append(names, tasks.QueueName(p.cfg.Name, p.lane))
-	}
-	return names
-}
+func (w *Worker) queues() []string { return w.served.names() }
 
 // Shutdown stops taking messages, finishes what is in flight and leaves the
 // rest queued. It returns when all lanes are down.
 func (w *Worker) Shutdown() {
 	ctx, cancel := context.WithTimeout(context.Background(), recordBudget)
 	defer cancel()
+	w.served.close()
 	if err := w.hook.Stop(ctx); err != nil {
 		w.cfg.Log.Warn().Err(err).Msg("others take over what this worker had taken ahead")
 	}
-	var wg sync.WaitGroup
-	for _, lane := range w.lanes {
-		wg.Go(lane.Shutdown)
-	}
-	wg.Wait()
+	w.served.shutdown()
 	w.results.close(recordBudget)
 	if w.stop != nil {
 		w.stop()
@@ -225,13 +233,7 @@ func (w *Worker) Healthy() error {
 		turned("heartbeat", w.presence.lastTurn.Load(), presenceTTL),
 		turned("recovery", w.recovery.lastTurn.Load(), presenceTTL+roundTimeout),
 	}
-	for _, queue := range w.queues() {
-		last := w.startedAt.Load()
-		if at := w.hook.LastTurn(queue); !at.IsZero() {
-			last = at.UnixNano()
-		}
-		errs = append(errs, turned("lane "+queue, last, w.laneStill))
-	}
+	errs = append(errs, w.served.turned(w.laneStill)...)
 	return errors.Join(errs...)
 }
 
