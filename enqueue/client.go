@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -44,6 +45,10 @@ type Config struct {
 	IdempotencyWindow time.Duration
 	// Retention says how long records are kept; see [status.Retention].
 	Retention status.Retention
+	// Queues is over how many queues the messages of a provider are spread, by the
+	// provider's name: 1 to [tasks.MaxQueues]; one where it does not say. The workers
+	// drain them all, but know of them at once when they are configured alike.
+	Queues map[string]int
 }
 
 // Client queues messages. It is safe for concurrent use; make one and keep it.
@@ -54,6 +59,7 @@ type Client struct {
 	store  *status.Redis
 	keys   *tasks.Keyring
 	window time.Duration
+	queues map[string]int
 	now    func() time.Time
 	// withdrawals are those of failed Sends.
 	withdrawals *withdrawals
@@ -86,13 +92,17 @@ func (e *UnavailableError) Error() string {
 func (e *UnavailableError) Unwrap() error { return e.Err }
 
 // Open makes a Client. It does not reach for Redis yet. It fails with
-// [tasks.ErrNoKeys] when there is no key, and when a key or the URL is malformed.
+// [tasks.ErrNoKeys] when there is no key, and when a key, the URL or a number of
+// queues is malformed.
 func Open(cfg Config) (*Client, error) {
 	keys, err := tasks.NewKeyring(cfg.Keys...)
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{rdb: cfg.Redis, keys: keys, window: cfg.IdempotencyWindow, now: time.Now}
+	if err := checkQueues(cfg.Queues); err != nil {
+		return nil, err
+	}
+	c := &Client{rdb: cfg.Redis, keys: keys, window: cfg.IdempotencyWindow, queues: maps.Clone(cfg.Queues), now: time.Now}
 	if c.rdb == nil {
 		if c.rdb, err = redisconn.Open(cfg.RedisURL, redisconn.Options{ClientName: "otpq-enqueue"}); err != nil {
 			return nil, err
@@ -175,13 +185,13 @@ func (c *Client) submit(ctx context.Context, m tasks.Message, r status.Record, a
 	if err := c.store.Create(ctx, r); err != nil && !errors.Is(err, status.ErrExists) {
 		return &UnavailableError{ID: m.ID, Err: err}
 	}
-	var when []asynq.Option
+	opts := []asynq.Option{asynq.Queue(c.queueOf(m))}
 	if !at.IsZero() {
-		when = append(when, asynq.ProcessAt(at))
+		opts = append(opts, asynq.ProcessAt(at))
 	}
 	// A conflict means that it is queued: by this call, whose reply was lost,
 	// or by another call with the same idempotency key.
-	if _, err := c.queue.EnqueueContext(ctx, task, when...); err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
+	if _, err := c.queue.EnqueueContext(ctx, task, opts...); err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
 		if ctx.Err() != nil {
 			err = ctx.Err() // asynq's error has only the text of its cause
 		}
