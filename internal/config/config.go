@@ -81,6 +81,7 @@ type Provider struct {
 	Format      string        `key:"format" doc:"Body format, where the vendor takes several; empty means the vendor's first."`
 	Timeout     time.Duration `key:"timeout" default:"10s" min:"1ms" doc:"How long one request may take."`
 	Concurrency Concurrency   `key:"concurrency"`
+	Queues      int           `key:"queues" default:"1" min:"1" max:"64" doc:"How many queues each lane has. On a Redis Cluster one queue is on one node; producers spread messages over all."`
 	RateLimit   RateLimit     `key:"rate_limit"`
 	Breaker     Breaker       `key:"breaker"`
 	Retry       Retry         `key:"retry"`
@@ -90,8 +91,8 @@ type Provider struct {
 type Concurrency struct {
 	// Asynq searches a list of all that is in flight at each acknowledgement,
 	// which costs Redis too much beyond about 2,000 a queue.
-	Interactive int `key:"interactive" default:"64" min:"1" max:"2000" doc:"Most requests in flight in one worker for interactive messages."`
-	Bulk        int `key:"bulk" default:"16" min:"1" max:"2000" doc:"Most requests in flight in one worker for bulk messages."`
+	Interactive int `key:"interactive" default:"64" min:"1" max:"2000" doc:"Most requests in flight in one worker for interactive messages, from all queues together."`
+	Bulk        int `key:"bulk" default:"16" min:"1" max:"2000" doc:"Most requests in flight in one worker for bulk messages, from all queues together."`
 }
 
 // RateLimit is shared by all workers.

@@ -57,6 +57,7 @@ func defaultProvider() Provider {
 	return Provider{
 		Timeout:     10 * time.Second,
 		Concurrency: Concurrency{Interactive: 64, Bulk: 16},
+		Queues:      1,
 		RateLimit:   RateLimit{Period: time.Second},
 		Breaker:     Breaker{ConsecutiveFailures: 5, FailureRatio: 0.5, MinimumRequests: 20, OpenFor: 30 * time.Second},
 		Retry:       Retry{MaxAttempts: 5, Initial: time.Second, Max: 30 * time.Second, OnAmbiguous: ResendOnce},
@@ -104,6 +105,7 @@ func TestEveryKeyOfAFileIsRead(t *testing.T) {
 	med, uni, kin := want.Providers["medsenior"], want.Providers["unimedbh"], want.Providers["kinpos"]
 	med.Environment, med.Token, med.Timeout = "producao", "hunter2", 5*time.Second
 	med.Concurrency = Concurrency{Interactive: 100, Bulk: 50}
+	med.Queues = 6
 	med.RateLimit = RateLimit{Limit: 50, Period: 10 * time.Second}
 	med.Breaker = Breaker{ConsecutiveFailures: 3, FailureRatio: 0.25, MinimumRequests: 10, OpenFor: time.Minute}
 	med.Retry = Retry{MaxAttempts: 2, Initial: 2 * time.Second, Max: 4 * time.Second, OnAmbiguous: Stop}
