@@ -141,7 +141,7 @@ func (r auditRun) run(ctx context.Context, report func(audit.Finding) error) (au
 	}
 	for _, def := range all.All() {
 		for _, lane := range tasks.Lanes() {
-			opts.Queues = append(opts.Queues, tasks.QueueName(def.Name, lane))
+			opts.Queues = append(opts.Queues, tasks.Queues(def.Name, lane, r.cfg.Providers[def.Name].Queues)...)
 		}
 	}
 	totals, err := audit.Live(ctx, r.rdb, opts, report)

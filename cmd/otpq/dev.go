@@ -153,7 +153,7 @@ func (d *dev) refuseUsed(ctx context.Context, rdb redis.UniversalClient) error {
 	}
 	for _, def := range all.All() {
 		for _, lane := range tasks.Lanes() {
-			waiting, err := backlog.Read(ctx, rdb, def.Name, lane, time.Now())
+			waiting, err := backlog.Read(ctx, rdb, def.Name, lane, 1, time.Now())
 			if err != nil {
 				return err
 			}

@@ -97,7 +97,7 @@ func viewProviders(ctx context.Context, cfg config.Config, rdb redis.UniversalCl
 		}
 		slots := map[tasks.Lane]int{tasks.Interactive: pc.Concurrency.Interactive, tasks.Bulk: pc.Concurrency.Bulk}
 		for _, lane := range tasks.Lanes() {
-			waiting, err := backlog.Read(ctx, rdb, def.Name, lane, time.Now())
+			waiting, err := backlog.Read(ctx, rdb, def.Name, lane, pc.Queues, time.Now())
 			if err != nil {
 				return nil, err
 			}
@@ -128,7 +128,7 @@ func sumBreakers(workers []worker.Presence, provider string) breakerView {
 }
 
 func (a *app) printProviders(views []providerView) {
-	t := a.table("provider", "breaker", "limit", "lane", "slots", "pending", "active", "deferred", "scheduled", "oldest")
+	t := a.table("provider", "breaker", "limit", "lane", "slots", "queues", "pending", "active", "deferred", "scheduled", "oldest")
 	for _, v := range views {
 		name, limit := v.Name, "none"
 		if v.RateLimit.Limit > 0 {
@@ -147,7 +147,7 @@ func (a *app) printProviders(views []providerView) {
 			if l.Paused {
 				oldest += " (paused)"
 			}
-			t.AppendRow(table.Row{name, breaker, limit, lane, l.Concurrency, l.Pending, l.Active, l.Deferred, l.Scheduled, oldest})
+			t.AppendRow(table.Row{name, breaker, limit, lane, l.Concurrency, l.Queues, l.Pending, l.Active, l.Deferred, l.Scheduled, oldest})
 			name, breaker, limit = "", "", "" // once a provider
 		}
 	}

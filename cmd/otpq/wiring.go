@@ -37,6 +37,15 @@ func keys(cfg config.Config) []tasks.Key {
 	return out
 }
 
+// queues are how many each provider's lanes have.
+func queues(cfg config.Config) map[string]int {
+	out := map[string]int{}
+	for name, p := range cfg.Providers {
+		out[name] = p.Queues
+	}
+	return out
+}
+
 func openRedis(cfg config.Config, name string, poolSize int) (redis.UniversalClient, error) {
 	return redisconn.Open(cfg.Redis.URL.Reveal(), redisconn.Options{ClientName: name, PoolSize: poolSize})
 }
@@ -57,7 +66,7 @@ func (a *app) client() (*enqueue.Client, config.Config, error) {
 
 func openClient(cfg config.Config) (*enqueue.Client, error) {
 	return enqueue.Open(enqueue.Config{
-		RedisURL: cfg.Redis.URL.Reveal(), Keys: keys(cfg), IdempotencyWindow: cfg.Enqueue.IdempotencyWindow,
+		RedisURL: cfg.Redis.URL.Reveal(), Keys: keys(cfg), IdempotencyWindow: cfg.Enqueue.IdempotencyWindow, Queues: queues(cfg),
 		Retention: status.Retention{Records: cfg.Status.Retention, DeadLetters: cfg.Status.DeadRetention},
 	})
 }
@@ -104,6 +113,7 @@ func workerProvider(def providers.Definition, p providers.Provider, pc config.Pr
 		Concurrency: map[tasks.Lane]int{
 			tasks.Interactive: pc.Concurrency.Interactive, tasks.Bulk: pc.Concurrency.Bulk,
 		},
+		Queues:    pc.Queues,
 		RateLimit: worker.RateLimit{Limit: pc.RateLimit.Limit, Period: pc.RateLimit.Period},
 		Breaker: worker.BreakerConfig{
 			ConsecutiveFailures: pc.Breaker.ConsecutiveFailures, FailureRatio: pc.Breaker.FailureRatio,

@@ -137,13 +137,13 @@ func startWorker(ctx context.Context, w *worker.Worker, log zerolog.Logger) erro
 }
 
 // poolSize is how many connections a worker may use at once: each slot writes
-// its records on one, and each lane needs a few for asynq's own loops. Too small
+// its records on one, and each queue needs a few for asynq's own loops. Too small
 // a pool delays the extension of leases, and a lost lease runs a task twice.
 func poolSize(on []worker.ProviderConfig) int {
 	size := 10
 	for _, p := range on {
 		for _, slots := range p.Concurrency {
-			size += slots + 4
+			size += slots + 4*max(p.Queues, 1)
 		}
 	}
 	return min(size, 1000)

@@ -92,6 +92,9 @@ func (t *Totals) Count(f Finding) {
 // record that moves while Redis rearranges its keys may be counted twice.
 func Live(ctx context.Context, rdb redis.UniversalClient, o Options, report func(Finding) error) (Totals, error) {
 	l := newLive(rdb, o, report)
+	if err := l.readQueues(ctx); err != nil {
+		return l.totals, err
+	}
 	nodes, err := masters(ctx, rdb)
 	if err != nil {
 		return l.totals, err
@@ -115,6 +118,7 @@ type live struct {
 	totals   Totals
 	suspects map[string]suspect // by id
 	resume   time.Time          // when the next page may be read
+	queues   []string           // see readQueues
 }
 
 // suspect is a message that seems to lack something that another key holds.
@@ -260,6 +264,9 @@ func (l *live) lookAgain(ctx context.Context) error {
 	case <-time.After(time.Until(youngest.Add(l.Settle))):
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+	if err := l.readQueues(ctx); err != nil {
+		return err
 	}
 	before := l.suspects
 	l.suspects = map[string]suspect{}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -57,9 +56,7 @@ func (l *live) lacking(ctx context.Context, records map[string]record, now time.
 			switch {
 			case !r.readable():
 			case !r.State.Terminal():
-				for _, taskID := range taskIDs(id) {
-					states[id] = append(states[id], p.HGet(ctx, taskKey(tasks.QueueName(r.Provider, r.Lane), taskID), "state"))
-				}
+				states[id] = askForTask(ctx, p, id, l.likely(r))
 			case r.State.Dead() && now.Sub(r.UpdatedAt) < l.DeadRetention:
 				scores[id] = p.ZScore(ctx, "otpq:dead:"+r.Provider, id)
 			}
@@ -72,15 +69,15 @@ func (l *live) lacking(ctx context.Context, records map[string]record, now time.
 		return nil, fmt.Errorf("look for tasks and dead letters: %w", err)
 	}
 	out := map[string]Finding{}
-	for id, found := range states {
-		for _, state := range found {
-			if err := state.Err(); err != nil && !errors.Is(err, redis.Nil) {
-				return nil, fmt.Errorf("look for the task of %s: %w", id, err)
-			}
-		}
-		if !slices.ContainsFunc(found, lives) {
-			out[id] = l.stranded(records[id], now)
-		}
+	missing, err := without(states)
+	if err != nil {
+		return nil, err
+	}
+	if missing, err = l.elsewhere(ctx, records, missing); err != nil {
+		return nil, err
+	}
+	for _, id := range missing {
+		out[id] = l.stranded(records[id], now)
 	}
 	for id, score := range scores {
 		if err := score.Err(); err != nil && !errors.Is(err, redis.Nil) {
@@ -98,8 +95,8 @@ func (l *live) lacking(ctx context.Context, records map[string]record, now time.
 func lives(state *redis.StringCmd) bool { return state.Val() != "" && state.Val() != "completed" }
 
 func (l *live) stranded(r record, now time.Time) Finding {
-	f := found(Stranded, r.Record, "%s since %s, and queue %s has no task for it: no worker will take it up",
-		r.State, span(now.Sub(r.UpdatedAt)), tasks.QueueName(r.Provider, r.Lane))
+	f := found(Stranded, r.Record, "%s since %s, and %s: no worker will take it up",
+		r.State, span(now.Sub(r.UpdatedAt)), l.noTask(r))
 	f.Do = "`otpq cancel ID` ends it; when its Send succeeded, Redis has lost the task: have the app send again and look at persistence"
 	if r.State == status.Sending {
 		f.Do = "Redis has lost the task: have the app send again, knowing that a code may be on its way, and look at persistence"
@@ -133,7 +130,9 @@ func (l *live) dropMoved(ctx context.Context, records map[string]record, suspect
 	wanted := map[string]bool{} // queues
 	for id, f := range suspects {
 		if f.Kind == Stranded {
-			wanted[tasks.QueueName(records[id].Provider, records[id].Lane)] = true
+			for _, queue := range l.queuesOf(records[id]) {
+				wanted[queue] = true
+			}
 		}
 	}
 	for queue := range wanted {
@@ -201,14 +200,10 @@ func (l *live) listSet(ctx context.Context, key string, visit func([]string) err
 
 // tasks looks at all tasks of otpq's queues.
 func (l *live) tasks(ctx context.Context) error {
-	names, err := l.rdb.SMembers(ctx, "asynq:queues").Result()
-	if err != nil {
-		return fmt.Errorf("list queues: %w", err)
+	if err := l.readQueues(ctx); err != nil {
+		return err
 	}
-	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, "otpq:") })
-	names = slices.Concat(names, l.Queues)
-	slices.Sort(names)
-	for _, queue := range slices.Compact(names) {
+	for _, queue := range l.queues {
 		for _, list := range taskLists {
 			err := l.list(ctx, queue, list, func(ids []string) error {
 				*l.totals.Tasks.of(list) += len(ids)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/otpq/otpq/internal/redistest"
 	"github.com/otpq/otpq/tasks"
@@ -19,13 +20,13 @@ func TestReadCountsWhatAsynqHolds(t *testing.T) {
 	client, inspector := asynq.NewClientFromRedisClient(rdb), asynq.NewInspectorFromRedisClient(rdb)
 	read := func(now time.Time) Lane {
 		t.Helper()
-		lane, err := Read(t.Context(), rdb, "unimedbh", tasks.Bulk, now)
+		lane, err := Read(t.Context(), rdb, "unimedbh", tasks.Bulk, 1, now)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return lane
 	}
-	if diff := cmp.Diff(Lane{}, read(time.Now())); diff != "" {
+	if diff := cmp.Diff(Lane{Queues: 1}, read(time.Now())); diff != "" {
 		t.Errorf("empty lane (-want +got):\n%s", diff)
 	}
 
@@ -46,7 +47,7 @@ func TestReadCountsWhatAsynqHolds(t *testing.T) {
 		t.Errorf("oldest_seconds = %v a minute after the first message, want about 60", got.OldestSeconds)
 	}
 	got.OldestSeconds = 0
-	if diff := cmp.Diff(Lane{Pending: 3, Scheduled: 2, Paused: true}, got); diff != "" {
+	if diff := cmp.Diff(Lane{Queues: 1, Pending: 3, Scheduled: 2, Paused: true}, got); diff != "" {
 		t.Errorf("lane (-want +got):\n%s", diff)
 	}
 
@@ -62,7 +63,53 @@ func TestReadCountsWhatAsynqHolds(t *testing.T) {
 		t.Errorf("with ghosts: %+v, want 3 pending of no known age", got)
 	}
 	server.Stop()
-	if _, err := Read(t.Context(), rdb, "unimedbh", tasks.Bulk, time.Now()); err == nil {
+	if _, err := Read(t.Context(), rdb, "unimedbh", tasks.Bulk, 1, time.Now()); err == nil {
 		t.Error("Read() without Redis = nil error")
+	}
+}
+
+// TestReadSumsOverAllQueuesOfALane has messages in queues that are configured, in one
+// that is not, and in those of others.
+func TestReadSumsOverAllQueuesOfALane(t *testing.T) {
+	t.Parallel()
+	for name, rdb := range map[string]redis.UniversalClient{
+		"one server":  redistest.Start(t).Client(),
+		"three nodes": redistest.StartCluster(t).Client(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, inspector := asynq.NewClientFromRedisClient(rdb), asynq.NewInspectorFromRedisClient(rdb)
+			mine := tasks.Queues("unimedbh", tasks.Bulk, 5)
+			for i, queue := range append(mine, tasks.QueueName("unimedbh", tasks.Interactive), tasks.QueueName("kinpos", tasks.Bulk), "default") {
+				for range i + 1 {
+					if _, err := client.Enqueue(asynq.NewTask("t", nil), asynq.Queue(queue)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if _, err := client.Enqueue(asynq.NewTask("t", nil), asynq.Queue(mine[2]), asynq.ProcessIn(time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+			if err := inspector.PauseQueue(mine[4]); err != nil {
+				t.Fatal(err)
+			}
+			oldest, err := rdb.LIndex(t.Context(), "asynq:{"+mine[3]+"}:pending", -1).Result()
+			if err != nil {
+				t.Fatal(err)
+			}
+			rdb.HSet(t.Context(), "asynq:{"+mine[3]+"}:t:"+oldest, "pending_since", time.Now().Add(-time.Hour).UnixNano())
+			for configured, queues := range map[int]int{0: 5, 1: 5, 3: 5, 5: 5, 8: 8} {
+				got, err := Read(t.Context(), rdb, "unimedbh", tasks.Bulk, configured, time.Now())
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got.OldestSeconds < 3600 || got.OldestSeconds > 3700 {
+					t.Errorf("%d configured: oldest_seconds = %v, want an hour", configured, got.OldestSeconds)
+				}
+				got.OldestSeconds = 0
+				if diff := cmp.Diff(Lane{Queues: queues, Pending: 15, Scheduled: 1, Paused: true}, got); diff != "" {
+					t.Errorf("%d configured: lane (-want +got):\n%s", configured, diff)
+				}
+			}
+		})
 	}
 }
