@@ -37,7 +37,10 @@ func OpenOtpq(cfg Config) (*Otpq, error) {
 	if cfg.Lane != "" {
 		lane = tasks.Lane(cfg.Lane)
 	}
-	c, err := enqueue.Open(enqueue.Config{RedisURL: cfg.Redis, Keys: []tasks.Key{{ID: KeyID, Secret: tasks.Secret(cfg.Key)}}})
+	c, err := enqueue.Open(enqueue.Config{
+		RedisURL: cfg.Redis, Keys: []tasks.Key{{ID: KeyID, Secret: tasks.Secret(cfg.Key)}},
+		Queues: map[string]int{unimedbh.Name: max(cfg.Queues, 1)},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -87,12 +90,16 @@ func (o *Otpq) SendBatch(context.Context, int, int) error { return ErrNoBatch }
 // Close implements [Producer].
 func (o *Otpq) Close() error { return o.Client.Close() }
 
-// Queue is the asynq queue that cfg's messages travel in.
-func (cfg Config) Queue() string {
+// Queue is the first asynq queue that cfg's messages travel in, and the only one
+// unless they are spread.
+func (cfg Config) Queue() string { return cfg.queues()[0] }
+
+func (cfg Config) queues() []string {
+	lane := tasks.Interactive
 	if cfg.Lane != "" {
-		return tasks.QueueName(unimedbh.Name, tasks.Lane(cfg.Lane))
+		lane = tasks.Lane(cfg.Lane)
 	}
-	return tasks.QueueName(unimedbh.Name, tasks.Interactive)
+	return tasks.Queues(unimedbh.Name, lane, cfg.Queues)
 }
 
 // checkOtpq asks the product itself for each record.
@@ -104,8 +111,12 @@ func checkOtpq(ctx context.Context, cfg Config, ids []string) (State, error) {
 	}
 	defer rdb.Close()
 	var s State
-	if s.Left, err = left(rdb, cfg.Queue()); err != nil {
-		return s, err
+	for _, queue := range cfg.queues() {
+		n, err := left(rdb, queue)
+		if err != nil {
+			return s, err
+		}
+		s.Left += n
 	}
 	store := status.NewRedis(rdb, status.Retention{})
 	var next, known, accepted atomic.Int64

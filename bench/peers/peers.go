@@ -35,6 +35,8 @@ type Config struct {
 	Key string `json:"key,omitempty"`
 	// Lane is the product's lane; empty is the interactive one.
 	Lane string `json:"lane,omitempty"`
+	// Queues is over how many queues the product's lane is spread; zero is one.
+	Queues int `json:"queues,omitempty"`
 }
 
 // Tuned is the variant that a peer's documents suggest for speed.

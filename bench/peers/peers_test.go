@@ -149,6 +149,14 @@ func TestTheProductsMessagesAreQueuedAndKnown(t *testing.T) {
 	await(t, peer, cfg, ids[:1], State{Known: 1})
 }
 
+func TestTheProductsMessagesAreKnownInAllQueues(t *testing.T) {
+	cfg, _ := rig(t)
+	cfg.Queues = 3
+	peer := All()["otpq"]
+	ids := send(t, peer, cfg)
+	await(t, peer, cfg, ids, State{Left: messages, Known: messages})
+}
+
 func TestAHolderLetsNoMoreThroughThanThereIsRoomFor(t *testing.T) {
 	cfg, _ := rig(t)
 	h, err := HoldBack(cfg, messages+2)

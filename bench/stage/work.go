@@ -60,7 +60,8 @@ type Otpq struct {
 const neverOpens = "{consecutive_failures: 1000000, failure_ratio: 1, minimum_requests: 1000000}"
 
 // WorkOtpq starts the product's worker as it ships: its own binary, its metrics
-// on, its log at level info in a file, all providers on. It returns at once: the
+// on, its log at level info in a file, all providers on, and as many queues as the
+// producers spread over. It returns at once: the
 // worker begins by itself. [Proc.AwaitLog] of [OtpqStarted] waits for it.
 func (s *Scene) WorkOtpq(o Otpq) (*Proc, error) {
 	port, err := freePort()
@@ -83,6 +84,7 @@ providers:
   unimedbh:
     base_url: %q
     concurrency: {interactive: %d, bulk: %d}
+    queues: %d
     rate_limit: {limit: %d, period: 1s}
     breaker: %s
   medsenior:
@@ -91,7 +93,7 @@ providers:
     breaker: %s
   kinpos: {base_url: %q}
 `, s.Config.Redis, peers.KeyID, s.key, net.JoinHostPort(host, strconv.Itoa(port)),
-		s.Provider.URL, o.Interactive, o.Bulk, o.RateLimit, breaker, medsenior, neverOpens, s.Provider.URL)
+		s.Provider.URL, o.Interactive, o.Bulk, max(s.Config.Queues, 1), o.RateLimit, breaker, medsenior, neverOpens, s.Provider.URL)
 	file, err := s.write("otpq-*.yaml", config)
 	if err != nil {
 		return nil, err

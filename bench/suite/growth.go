@@ -12,9 +12,9 @@ import (
 func growth() suite {
 	s := suite{n: 40_000, Suite: report.Suite{
 		Name: "growth", Title: "More workers, more Redis",
-		About: fmt.Sprintf(`The drain with one, two and four workers of %d slots each, on one Redis and on a cluster of three masters. `+
+		About: fmt.Sprintf(`The drain with one, two and four workers of %d slots each, on one Redis and on a cluster of three masters, there also with the provider's lane spread over %d queues. `+
 			`All of it on the %d cores of one machine, the provider too: what is used up first is shown, not how far it goes elsewhere.`,
-			inFlight, cores),
+			inFlight, spreadQueues, cores),
 		Columns: []report.Column{
 			{Key: "rate", Title: "messages/s"},
 			{Key: "worker_cores", Title: "cores used: workers", Digits: 2},
@@ -28,22 +28,29 @@ func growth() suite {
 		Plot: "rate", Better: "more", InOrder: true, PlotTitle: "Workers and masters on one machine: messages a second",
 	}}
 	for _, workers := range []int{1, 2, 4} {
-		s.add(fmt.Sprintf("%d on one Redis", workers), stage.Needs{}, workers)
+		s.add(fmt.Sprintf("%d on one Redis", workers), stage.Needs{}, workers, 1)
 	}
 	for _, workers := range []int{1, 2, 4} {
-		s.add(fmt.Sprintf("%d on three masters", workers), stage.Needs{Cluster: true}, workers)
+		s.add(fmt.Sprintf("%d on three masters", workers), stage.Needs{Cluster: true}, workers, 1)
+	}
+	for _, workers := range []int{1, 2, 4} {
+		s.add(fmt.Sprintf("%d on three masters with %d queues", workers, spreadQueues), stage.Needs{Cluster: true}, workers, spreadQueues)
 	}
 	return s
 }
 
-func (s *suite) add(name string, needs stage.Needs, workers int) {
+// spreadQueues is over how many queues the spread cases have their one provider.
+const spreadQueues = 6
+
+func (s *suite) add(name string, needs stage.Needs, workers, queues int) {
 	s.cases = append(s.cases, contest{name, needs, func(ctx context.Context, r *run) error {
-		return grow(ctx, r, workers)
+		return grow(ctx, r, workers, queues)
 	}})
 }
 
-// grow drains a queue with several workers.
-func grow(ctx context.Context, r *run, workers int) error {
+// grow drains a lane's queues with several workers.
+func grow(ctx context.Context, r *run, workers, queues int) error {
+	r.Config.Queues = queues
 	if err := r.Provider.Reset(ctx, provider.Settings{Messages: r.n}); err != nil {
 		return err
 	}
