@@ -86,7 +86,7 @@ type app struct {
 
 func newApp(t *testing.T, redisURL string, key tasks.Key, seed uint64) *app {
 	t.Helper()
-	client, err := enqueue.Open(enqueue.Config{RedisURL: redisURL, Keys: []tasks.Key{key}})
+	client, err := enqueue.Open(enqueue.Config{RedisURL: redisURL, Keys: []tasks.Key{key}, Queues: map[string]int{"unimedbh": 3}})
 	if err != nil {
 		t.Fatal(err)
 	}

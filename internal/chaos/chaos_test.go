@@ -139,6 +139,7 @@ providers:
     base_url: "http://%s"
     timeout: 3s
     concurrency: {interactive: 32, bulk: 8}
+    queues: 2 # the apps spread over three
     rate_limit: {limit: 200, period: 1s}
     breaker: {open_for: 2s}
     retry: {max_attempts: 6, initial: 500ms, max: 4s}
