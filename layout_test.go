@@ -40,7 +40,7 @@ var layout = []folderRule{
 	{folder: "tasks", may: []string{"internal/secret"}},
 	{folder: "status", may: []string{"tasks", "internal/coalesce"}},
 	{folder: "status/statustest", may: []string{"status", "tasks"}},
-	{folder: "enqueue", may: []string{"tasks", "status", "providers", "internal/redisconn", "internal/secret"}},
+	{folder: "enqueue", may: []string{"tasks", "status", "providers", "internal/redisconn", "internal/asynqredis", "internal/coalesce", "internal/secret"}},
 	{folder: "enqueue/campaign", may: []string{"enqueue", "tasks", "status", "providers", "internal/secret"}},
 
 	{folder: "providers", may: []string{"internal/secret"}, never: queueModules},

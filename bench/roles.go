@@ -95,7 +95,7 @@ func produce(ctx context.Context, p *parent, name, text string) error {
 		ids[number-plan.First] = id
 		return err
 	}
-	took, err := carryOut(ctx, plan, producer, send)
+	took, err := carryOut(ctx, plan, producer, send, ids)
 	if err != nil {
 		return err
 	}
@@ -110,7 +110,7 @@ func produce(ctx context.Context, p *parent, name, text string) error {
 }
 
 // carryOut does what the plan says.
-func carryOut(ctx context.Context, plan stage.Plan, producer peers.Producer, send func(context.Context, int) error) (time.Duration, error) {
+func carryOut(ctx context.Context, plan stage.Plan, producer peers.Producer, send func(context.Context, int) error, ids []string) (time.Duration, error) {
 	switch plan.Mode {
 	case "pace":
 		begun, err := plan.Pace.Run(ctx, plan.First, plan.N, send)
@@ -136,7 +136,7 @@ func carryOut(ctx context.Context, plan stage.Plan, producer peers.Producer, sen
 		}
 		start := time.Now()
 		for done := 0; done < plan.N; done += plan.Batch {
-			if err := batcher.SendBatch(ctx, plan.First+done, min(plan.Batch, plan.N-done)); err != nil {
+			if err := batcher.SendBatch(ctx, plan.First+done, ids[done:min(done+plan.Batch, plan.N)]); err != nil {
 				return 0, err
 			}
 		}

@@ -1,7 +1,10 @@
 package enqueue
 
 import (
+	"context"
+	"fmt"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -61,4 +64,52 @@ func BenchmarkSendWithAnIdempotencyKey(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// BenchmarkSendBatch counts messages, not batches.
+func BenchmarkSendBatch(b *testing.B) {
+	for _, c := range []struct {
+		name string
+		key  bool
+	}{{"plain", false}, {"keyed", true}} {
+		b.Run(c.name, func(b *testing.B) {
+			client := benchClient(b)
+			items := make([]Item, b.N)
+			for i := range items {
+				items[i].Request = example
+				if c.key {
+					items[i].Options = []Option{IdempotencyKey("row " + strconv.Itoa(i))}
+				}
+			}
+			b.ReportAllocs()
+			before := redisCPU(b, client)
+			b.ResetTimer()
+			results, err := client.SendBatch(b.Context(), items)
+			b.StopTimer()
+			if err != nil {
+				b.Fatal(err)
+			}
+			for _, r := range results {
+				if r.Err != nil || r.Receipt.Repeated {
+					b.Fatal(r)
+				}
+			}
+			b.ReportMetric((redisCPU(b, client)-before)*1e9/float64(b.N), "redis-ns/op")
+		})
+	}
+}
+
+// redisCPU is how many seconds of CPU Redis has used.
+func redisCPU(b *testing.B, c *Client) float64 {
+	b.Helper()
+	info, err := c.rdb.Info(context.Background(), "cpu").Result()
+	if err != nil {
+		b.Fatal(err)
+	}
+	var system, user float64
+	for line := range strings.Lines(info) {
+		_, _ = fmt.Sscanf(line, "used_cpu_sys:%g", &system)
+		_, _ = fmt.Sscanf(line, "used_cpu_user:%g", &user)
+	}
+	return system + user
 }

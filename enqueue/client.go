@@ -5,14 +5,15 @@ package enqueue
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
+	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/otpq/otpq/internal/coalesce"
 	"github.com/otpq/otpq/internal/redisconn"
 	"github.com/otpq/otpq/providers"
 	"github.com/otpq/otpq/status"
@@ -55,12 +56,19 @@ type Config struct {
 type Client struct {
 	rdb    redis.UniversalClient
 	owned  bool
-	queue  *asynq.Client
 	store  *status.Redis
 	keys   *tasks.Keyring
 	window time.Duration
 	queues map[string]int
 	now    func() time.Time
+	// sends are those of all callers; not on a cluster.
+	sends *coalesce.Group[*item]
+	// apart is true when Redis is, or hides, a cluster: what belongs to a message is
+	// on several nodes.
+	apart atomic.Bool
+	// published are the queues that were added to the set of all queues, on a
+	// cluster.
+	published sync.Map
 	// withdrawals are those of failed Sends.
 	withdrawals *withdrawals
 }
@@ -112,7 +120,9 @@ func Open(cfg Config) (*Client, error) {
 	if c.window <= 0 {
 		c.window = defaultWindow
 	}
-	c.queue = asynq.NewClientFromRedisClient(c.rdb)
+	_, single := c.rdb.(*redis.Client)
+	c.apart.Store(!single)
+	c.sends = coalesce.New(submitCalls, mostTogether, c.submitSends)
 	c.store = status.NewRedis(c.rdb, cfg.Retention)
 	c.withdrawals = newWithdrawals(c.Cancel)
 	return c, nil
@@ -135,21 +145,34 @@ func (c *Client) Close() error {
 // the request, with an [OptionError] when an option is wrong, and with an
 // [UnavailableError] when Redis did not confirm it before ctx ended.
 func (c *Client) Send(ctx context.Context, r providers.Request, opts ...Option) (Receipt, error) {
-	o, err := newOptions(opts, c.now())
+	now := c.now()
+	o, err := newOptions(opts, now)
 	if err != nil {
 		return Receipt{}, err
 	}
-	if err := r.Validate(); err != nil {
-		return Receipt{}, err
-	}
-	m, err := c.newMessage(r, o)
+	it, err := c.newItem(r, o, now)
 	if err != nil {
 		return Receipt{}, err
 	}
-	if o.key == "" {
-		return c.sendOnce(ctx, m, r.MaskedRecipient(), o.at)
+	id := it.m.ID
+	if err := c.submitOne(ctx, it); err != nil {
+		if o.key == "" {
+			// The record would say "queued" for good, and the app, which is told
+			// that it failed, may send another.
+			c.withdrawals.add(id)
+		}
+		return Receipt{}, err
 	}
-	return c.sendKeyed(ctx, m, r.MaskedRecipient(), o.at)
+	if !it.isHeld {
+		return it.fresh(), nil
+	}
+	if first, err := parseReservation(it.held); err == nil {
+		id = first.id
+	}
+	if err := await(ctx, func() { c.resolve(ctx, []*item{it}) }); err != nil {
+		return Receipt{}, &UnavailableError{ID: id, Err: err}
+	}
+	return it.receipt, it.err
 }
 
 // Cancel takes a message back. It fails with a [status.RefusedError] when a
@@ -163,39 +186,54 @@ func (c *Client) Status(ctx context.Context, id string) (status.Record, error) {
 	return c.store.Get(ctx, id)
 }
 
-// sendOnce queues a message that has no idempotency key. When Redis does not
-// confirm it, it is taken back: the record would say "queued" for good, and the
-// app, which was told that it failed, may send another.
-func (c *Client) sendOnce(ctx context.Context, m tasks.Message, recipient string, at time.Time) (Receipt, error) {
-	if err := c.submit(ctx, m, status.NewRecord(m, recipient), at); err != nil {
-		c.withdrawals.add(m.ID)
-		return Receipt{}, err
+// submitOne is submit of one item. What comes at the same time goes in one call;
+// on a cluster each has its own, because a slow node would hold up the others. When
+// it fails with ctx's error, the item may still be in use.
+func (c *Client) submitOne(ctx context.Context, it *item) error {
+	id := it.m.ID
+	it.ctx = ctx
+	var err error
+	if c.apart.Load() {
+		err = await(ctx, func() { c.submit(ctx, []*item{it}) })
+	} else {
+		err = c.sends.Do(ctx, it)
 	}
-	return Receipt{ID: m.ID, State: status.Queued, NotAfter: m.NotAfter}, nil
+	if err != nil {
+		return &UnavailableError{ID: id, Err: err}
+	}
+	return it.err
 }
 
-// submit writes the record and then queues the task; in this order, so that a
-// worker never meets a message whose app cannot read its status. Both steps may
-// be repeated: a message is recorded once and queued once however often.
-func (c *Client) submit(ctx context.Context, m tasks.Message, r status.Record, at time.Time) error {
-	task, err := tasks.NewTask(c.keys, m)
-	if err != nil {
+// submitSends is submit of many callers' items.
+func (c *Client) submitSends(items []*item) {
+	wanted := make([]*item, 0, len(items))
+	for _, it := range items {
+		if err := it.ctx.Err(); err != nil {
+			it.unavailable(err) // and its caller has gone
+			continue
+		}
+		wanted = append(wanted, it)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), submitTime)
+	defer cancel()
+	c.submit(ctx, wanted)
+}
+
+// await returns when do has, or with ctx's error when that ends first, which
+// go-redis does not look at while it waits for a reply.
+func await(ctx context.Context, do func()) error {
+	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := c.store.Create(ctx, r); err != nil && !errors.Is(err, status.ErrExists) {
-		return &UnavailableError{ID: m.ID, Err: err}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-	opts := []asynq.Option{asynq.Queue(c.queueOf(m))}
-	if !at.IsZero() {
-		opts = append(opts, asynq.ProcessAt(at))
-	}
-	// A conflict means that it is queued: by this call, whose reply was lost,
-	// or by another call with the same idempotency key.
-	if _, err := c.queue.EnqueueContext(ctx, task, opts...); err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
-		if ctx.Err() != nil {
-			err = ctx.Err() // asynq's error has only the text of its cause
-		}
-		return &UnavailableError{ID: m.ID, Err: fmt.Errorf("queue the task: %w", err)}
-	}
-	return nil
 }

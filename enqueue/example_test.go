@@ -96,6 +96,39 @@ func ExampleClient_Send_kinpos() {
 	// Output: queued <nil>
 }
 
+func ExampleClient_SendBatch() {
+	client, end := open()
+	defer end()
+	var items []enqueue.Item
+	for i, user := range []string{"ana@example.com", "rui@example.com", "", "ana@example.com"} {
+		key := fmt.Sprint("november row ", i%3) // the last row is the first again
+		items = append(items, enqueue.Item{
+			Request: unimedbh.Request{Username: user, Type: "EMAIL"},
+			Options: []enqueue.Option{enqueue.InLane(tasks.Bulk), enqueue.IdempotencyKey(key)},
+		})
+	}
+	results, err := client.SendBatch(context.Background(), items)
+	if err != nil {
+		// Some are not queued, or not known to be: send those again.
+		fmt.Println(err)
+	}
+	for i, r := range results {
+		switch {
+		case r.Err != nil:
+			fmt.Println(i, r.Err)
+		case r.Receipt.Repeated:
+			fmt.Println(i, "was queued before")
+		default:
+			fmt.Println(i, r.Receipt.State)
+		}
+	}
+	// Output:
+	// 0 queued
+	// 1 queued
+	// 2 invalid request: username is required
+	// 3 was queued before
+}
+
 func ExampleClient_Send_invalid() {
 	client, end := open()
 	defer end()

@@ -44,7 +44,11 @@ func (r reservation) String() string {
 	if r.queued {
 		state = "queued"
 	}
-	return fmt.Sprintf("%s|%s|%s|%d|%d", state, r.id, r.lane, r.created.UnixMilli(), r.notAfter.UnixMilli())
+	b := append(make([]byte, 0, len("reserved")+len(r.id)+len(r.lane)+2*20), state...)
+	b = append(append(b, '|'), r.id...)
+	b = append(append(b, '|'), r.lane...)
+	b = strconv.AppendInt(append(b, '|'), r.created.UnixMilli(), 10)
+	return string(strconv.AppendInt(append(b, '|'), r.notAfter.UnixMilli(), 10))
 }
 
 func parseReservation(s string) (reservation, error) {
@@ -76,41 +80,71 @@ func (c *Client) idempotencyKeys(provider, key string) []string {
 	return prints
 }
 
-// sendKeyed queues a message unless its idempotency key was used before.
-func (c *Client) sendKeyed(ctx context.Context, m tasks.Message, recipient string, at time.Time) (Receipt, error) {
-	own := reservation{id: m.ID, lane: m.Lane, created: m.CreatedAt, notAfter: m.NotAfter}
-	held, err := reserveScript.Run(ctx, c.rdb, c.idempotencyKeys(m.Provider, m.IdempotencyKey),
-		own.String(), c.window.Milliseconds()).StringSlice()
-	if err != nil {
-		return Receipt{}, &UnavailableError{ID: m.ID, Err: fmt.Errorf("reserve the idempotency key: %w", err)}
+// resolve sees to the items that are held because their idempotency key is
+// another's, and gives a receipt to each that has no error.
+func (c *Client) resolve(ctx context.Context, items []*item) {
+	var begun, repeated []*item
+	resumed := map[string]bool{}
+	for _, it := range items {
+		switch {
+		case it.err != nil:
+			continue
+		case !it.isHeld:
+			it.receipt = it.fresh()
+			continue
+		}
+		first, err := parseReservation(it.held)
+		switch {
+		case err != nil:
+			it.err = err
+		case first.queued:
+			it.adopt(first)
+			repeated = append(repeated, it)
+		case !first.notAfter.After(it.m.CreatedAt):
+			c.replaceExpired(ctx, it, first)
+		default:
+			// The Send that made it died: this one finishes it, under its id.
+			it.adopt(first)
+			if resumed[first.id] { // by another item of these
+				repeated = append(repeated, it)
+				continue
+			}
+			resumed[first.id] = true
+			if it.err = c.encode(it); it.err == nil {
+				begun = append(begun, it)
+			}
+		}
 	}
-	first, err := parseReservation(held[1])
-	if err != nil {
-		return Receipt{}, err
+	if begun != nil {
+		c.finishApart(ctx, begun) // an error leaves the reservation: the next Send goes on from here
+		repeated = append(repeated, going(begun)...)
 	}
-	switch {
-	case first.queued:
-		return c.repeatedReceipt(ctx, first)
-	case !first.notAfter.After(m.CreatedAt):
-		return c.replaceExpired(ctx, held[0], first, own, m, recipient, at)
-	}
-	return c.submitReserved(ctx, held[0], first, m, recipient, at)
+	c.repeat(ctx, repeated)
 }
 
-// submitReserved finishes the Send that made the reservation, which may be this one.
-func (c *Client) submitReserved(ctx context.Context, key string, r reservation, m tasks.Message, recipient string, at time.Time) (Receipt, error) {
-	own := m.ID
-	m.ID, m.Lane, m.CreatedAt, m.NotAfter = r.id, r.lane, r.created, r.notAfter
-	if err := c.submit(ctx, m, status.NewRecord(m, recipient), at); err != nil {
-		return Receipt{}, err // the reservation stays: the next Send goes on from here
+// adopt makes the item stand for the message that has its idempotency key.
+func (it *item) adopt(first reservation) {
+	it.isHeld = false
+	it.m.ID, it.m.Lane, it.m.CreatedAt, it.m.NotAfter = first.id, first.lane, first.created, first.notAfter
+}
+
+// repeat gives the items the first Sends' receipts with the messages' states now.
+func (c *Client) repeat(ctx context.Context, items []*item) {
+	if len(items) == 0 {
+		return
 	}
-	r.queued = true
-	// A failure here costs the next Send two round trips, nothing else.
-	_ = c.rdb.SetArgs(ctx, key, r.String(), redis.SetArgs{Mode: "XX", KeepTTL: true}).Err()
-	if r.id != own {
-		return c.repeatedReceipt(ctx, r)
+	ids := make([]string, len(items))
+	for i, it := range items {
+		ids[i] = it.m.ID
 	}
-	return Receipt{ID: m.ID, State: status.Queued, NotAfter: m.NotAfter}, nil
+	states, errs := c.store.States(ctx, ids)
+	for i, it := range items {
+		if errs[i] != nil {
+			it.unavailable(errs[i])
+			continue
+		}
+		it.receipt = Receipt{ID: it.m.ID, State: states[i], NotAfter: it.m.NotAfter, Repeated: true}
+	}
 }
 
 // replaceScript puts a reservation in another's place, if that is still there.
@@ -125,23 +159,32 @@ return 1
 // passed since. Its app was told that it failed and asks again: for a code, not
 // for an expired message. So unless the first one was sent after all, this Send
 // takes the key over.
-func (c *Client) replaceExpired(ctx context.Context, key string, first, own reservation, m tasks.Message, recipient string, at time.Time) (Receipt, error) {
+func (c *Client) replaceExpired(ctx context.Context, it *item, first reservation) {
 	r, err := c.store.Get(ctx, first.id)
 	switch {
 	case errors.Is(err, status.ErrNotFound):
 	case err != nil:
-		return Receipt{}, &UnavailableError{ID: first.id, Err: err}
+		it.err = &UnavailableError{ID: first.id, Err: err}
+		return
 	case !neverSent(r):
-		return c.repeatedReceipt(ctx, first)
+		it.adopt(first)
+		c.repeat(ctx, []*item{it})
+		return
 	}
-	replaced, err := replaceScript.Run(ctx, c.rdb, []string{key}, first.String(), own.String(), c.window.Milliseconds()).Int()
-	if err != nil {
-		return Receipt{}, &UnavailableError{ID: m.ID, Err: fmt.Errorf("reserve the idempotency key: %w", err)}
+	own := it.reservation(false).String()
+	replaced, err := replaceScript.Run(ctx, c.rdb, []string{it.heldKey}, it.held, own, c.window.Milliseconds()).Int()
+	it.isHeld = false
+	switch {
+	case err != nil:
+		it.unavailable(fmt.Errorf("reserve the idempotency key: %w", err))
+	case replaced == 0: // another Send was quicker: its reservation is fresh
+		c.submit(ctx, []*item{it})
+		c.resolve(ctx, []*item{it})
+	default:
+		if c.finishApart(ctx, []*item{it}); it.err == nil {
+			it.receipt = it.fresh()
+		}
 	}
-	if replaced == 0 { // another Send was quicker: its reservation is fresh
-		return c.sendKeyed(ctx, m, recipient, at)
-	}
-	return c.submitReserved(ctx, key, own, m, recipient, at)
 }
 
 // neverSent reports whether no request was ever made for a message whose deadline
@@ -153,18 +196,4 @@ func neverSent(r status.Record) bool {
 	case status.Sending, status.Accepted, status.Rejected, status.Exhausted, status.Unknown:
 	}
 	return false
-}
-
-// repeatedReceipt is the first Send's receipt with the message's state now.
-func (c *Client) repeatedReceipt(ctx context.Context, first reservation) (Receipt, error) {
-	out := Receipt{ID: first.id, NotAfter: first.notAfter, Repeated: true}
-	r, err := c.store.Get(ctx, first.id)
-	switch {
-	case err == nil:
-		out.State = r.State
-	case errors.Is(err, status.ErrNotFound): // its retention ended within the window
-	default:
-		return Receipt{}, &UnavailableError{ID: first.id, Err: err}
-	}
-	return out, nil
 }

@@ -17,7 +17,13 @@ import (
 )
 
 func TestFiftyCallersWithOneKeyQueueOneMessage(t *testing.T) {
-	r := newRig(t)
+	for name, newRig := range rigs {
+		t.Run(name, func(t *testing.T) { fiftyCallers(t, newRig(t)) })
+	}
+}
+
+func fiftyCallers(t *testing.T, r *rig) {
+	t.Helper()
 	const callers = 50
 	receipts := make([]Receipt, callers)
 	errs := make([]error, callers)
@@ -163,9 +169,12 @@ func TestASendThatDiedIsFinishedUnderTheSameID(t *testing.T) {
 		{"task", true, true},
 		{"mark", false, false},
 		{"mark", true, false},
+		{"submit", false, true},
+		{"submit", true, true},
 	} {
 		t.Run(fmt.Sprintf("%s, reply lost %v", c.step, c.lost), func(t *testing.T) {
-			r := newRig(t)
+			r := newApartRig(t)
+			r.apart.Store(c.step != "submit")
 			r.faults.failOnce(c.step, c.lost)
 			first, err := r.Send(t.Context(), example, IdempotencyKey("k"), ValidFor(time.Minute))
 			r.faults.broken(t)
@@ -176,7 +185,7 @@ func TestASendThatDiedIsFinishedUnderTheSameID(t *testing.T) {
 				t.Fatal(err)
 			}
 			second := r.send(IdempotencyKey("k"), ValidFor(time.Hour))
-			if c.step == "reserve" && !c.lost {
+			if (c.step == "reserve" || c.step == "submit") && !c.lost {
 				id = second.ID // nothing was there before
 			}
 			if second.ID != id || second.State != status.Queued {
@@ -209,7 +218,7 @@ func TestASendThatDiedLongAgoIsBegunAgainUnlessItWasSent(t *testing.T) {
 		"and was queued, and may be sent": {"mark", status.Unknown, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
+			r := newApartRig(t)
 			now := time.Now()
 			r.now = func() time.Time { return now }
 			r.faults.failOnce(c.step, false)
@@ -253,7 +262,7 @@ func TestASendThatDiedLongAgoIsBegunAgainUnlessItWasSent(t *testing.T) {
 }
 
 func TestAMessageThatEndedBeforeItWasMarkedIsNotBegunAgain(t *testing.T) {
-	r := newRig(t)
+	r := newApartRig(t)
 	r.faults.failOnce("mark", false)
 	first := r.send(IdempotencyKey("k"))
 	r.finish(first.ID, status.Accepted)

@@ -121,17 +121,29 @@ func (o options) notAfter(now time.Time) time.Time {
 	return now.Add(o.validity)
 }
 
-// newMessage makes the message for a valid request.
-func (c *Client) newMessage(r providers.Request, o options) (tasks.Message, error) {
+// newItem makes the message for a request, ready for Redis. It fails with
+// [providers.FieldErrors] when the request is not valid.
+func (c *Client) newItem(r providers.Request, o options, now time.Time) (*item, error) {
+	if err := r.Validate(); err != nil {
+		return nil, err
+	}
 	body, err := json.Marshal(r)
 	if err != nil {
-		return tasks.Message{}, fmt.Errorf("%s request cannot be encoded as JSON", r.ProviderName())
+		return nil, fmt.Errorf("%s request cannot be encoded as JSON", r.ProviderName())
 	}
-	now := c.now().UTC().Truncate(time.Millisecond)
-	return tasks.Message{
-		ID: tasks.NewID(), Provider: r.ProviderName(), Lane: o.lane,
-		Request: body, IdempotencyKey: o.key,
-		CreatedAt: now, NotAfter: o.notAfter(now),
-		MaxAttempts: o.maxAttempts, Campaign: o.campaign, Trace: o.trace,
-	}, nil
+	now = now.UTC().Truncate(time.Millisecond)
+	it := &item{
+		m: tasks.Message{
+			ID: tasks.NewID(), Provider: r.ProviderName(), Lane: o.lane,
+			Request: body, IdempotencyKey: o.key,
+			CreatedAt: now, NotAfter: o.notAfter(now),
+			MaxAttempts: o.maxAttempts, Campaign: o.campaign, Trace: o.trace,
+		},
+		recipient: r.MaskedRecipient(), at: o.at,
+	}
+	if o.key != "" {
+		it.keys = c.idempotencyKeys(it.m.Provider, o.key)
+		it.own = it.reservation(true).String()
+	}
+	return it, c.encode(it)
 }

@@ -59,18 +59,25 @@ func (c *Client) Replay(ctx context.Context, id string, opts ...Option) (Receipt
 			return Receipt{}, err
 		}
 	}
-	record := status.NewRecord(m, dead.Recipient)
-	record.PossibleDuplicate = maybeSent(dead.Record)
-	if err := c.submit(ctx, m, record, o.at); err != nil {
+	it := &item{m: m, recipient: dead.Recipient, at: o.at, duplicate: maybeSent(dead.Record)}
+	if err := c.encode(it); err != nil {
 		return Receipt{}, err
+	}
+	// Not together with others: two replays of one letter are the same message.
+	if err := await(ctx, func() { c.submit(ctx, []*item{it}) }); err != nil {
+		return Receipt{}, &UnavailableError{ID: m.ID, Err: err}
+	}
+	if it.err != nil {
+		return Receipt{}, it.err
 	}
 	if err := c.store.DropDead(ctx, m.Provider, id); err != nil {
 		return Receipt{}, &UnavailableError{ID: m.ID, Err: err}
 	}
 	if m.ID != own {
-		return c.repeatedReceipt(ctx, reservation{id: m.ID, notAfter: m.NotAfter})
+		c.repeat(ctx, []*item{it})
+		return it.receipt, it.err
 	}
-	return Receipt{ID: m.ID, State: status.Queued, NotAfter: m.NotAfter}, nil
+	return it.fresh(), nil
 }
 
 // maybeSent reports whether the provider may have acted on a dead letter: then

@@ -35,6 +35,18 @@ type rig struct {
 	tasks  *asynq.Inspector
 }
 
+// newApartRig is a rig whose producer takes Redis for a cluster, and so takes one
+// step after the other.
+func newApartRig(t *testing.T) *rig {
+	t.Helper()
+	r := newRig(t)
+	r.apart.Store(true)
+	return r
+}
+
+// rigs are both ways to queue a message.
+var rigs = map[string]func(*testing.T) *rig{"in one step": newRig, "step by step": newApartRig}
+
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	s := redistest.Start(t)
@@ -199,7 +211,11 @@ var steps = map[string]func(string) bool{
 	"replayed": func(s string) bool {
 		return strings.HasPrefix(s, "eval") && strings.Contains(s, " |rejected|exhausted|unknown|")
 	},
-	"read": func(s string) bool { return strings.HasPrefix(s, "hgetall") },
+	"read": func(s string) bool { return strings.HasPrefix(s, "hget otpq:msg:") },
+	// All of a Send at once.
+	"submit": func(s string) bool {
+		return strings.HasPrefix(s, "eval") && strings.Contains(s, " otpq:msg:") && strings.Contains(s, " asynq:{")
+	},
 	"drop": func(s string) bool { // it alone gives a record two numbers
 		return strings.HasPrefix(s, "eval") && strings.Contains(s, " otpq:msg:") && len(strings.Fields(s)) == 6 && !strings.Contains(s, "|")
 	},
@@ -266,10 +282,29 @@ func (f *faults) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 // ProcessPipelineHook implements [redis.Hook].
 func (f *faults) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
-		if slices.ContainsFunc(cmds, f.take) {
-			return errInjected
+		f.mu.Lock()
+		lost, hang := f.lost, f.hang
+		f.mu.Unlock()
+		if lost {
+			if err := next(ctx, cmds); err != nil {
+				return err
+			}
 		}
-		return next(ctx, cmds)
+		if !slices.ContainsFunc(cmds, f.take) {
+			if lost {
+				return nil
+			}
+			return next(ctx, cmds)
+		}
+		err := error(errInjected)
+		if hang {
+			<-ctx.Done()
+			err = ctx.Err()
+		}
+		for _, cmd := range cmds {
+			cmd.SetErr(err)
+		}
+		return err
 	}
 }
 

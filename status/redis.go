@@ -30,7 +30,7 @@ var releaseLua string
 var sharedLua string
 
 var (
-	createScript = newScript(createLua)
+	createScript = redis.NewScript(createLua)
 	claimScript  = newScript(claimLua)
 	finishScript = newScript(finishLua)
 	moveScript   = newScript(moveLua)
@@ -87,15 +87,8 @@ func (s *Redis) keep(state State) int64 {
 
 // Create implements [Store].
 func (s *Redis) Create(ctx context.Context, r Record) error {
-	args := append([]any{r.CreatedAt.UnixMilli(), s.keep(r.State), r.NotAfter.UnixMilli()}, seedFields(r)...)
-	created, err := s.scripts.run(ctx, createScript, recordKey(r.ID), args)
-	if err != nil {
-		return fmt.Errorf("write status record: %w", err)
-	}
-	if asInt(created) == 0 {
-		return ErrExists
-	}
-	return nil
+	seed := s.Seed(r)
+	return created(createScript.Run(ctx, s.rdb, []string{seed.Key}, append([]any{seed.Keep}, seed.Fields...)...))
 }
 
 // Get implements [Store].

@@ -117,11 +117,16 @@ func (k *Keyring) find(id string) *ringKey {
 // Seal encrypts plain with the first key and returns that key's id. The result
 // opens only with the same associated data. It fails with [ErrNoKeys].
 func (k *Keyring) Seal(plain, associated []byte) (keyID string, sealed []byte, err error) {
+	return k.appendSeal(nil, plain, associated)
+}
+
+// appendSeal is Seal into dst, which is nowhere near plain.
+func (k *Keyring) appendSeal(dst, plain, associated []byte) (keyID string, sealed []byte, err error) {
 	if k == nil || len(k.keys) == 0 {
 		return "", nil, ErrNoKeys
 	}
 	first := &k.keys[0]
-	return first.id, first.aead.Seal(nil, nil, plain, associated), nil
+	return first.id, first.aead.Seal(dst, nil, plain, associated), nil
 }
 
 // Open decrypts what [Keyring.Seal] made. It fails with [ErrKeyUnknown] when

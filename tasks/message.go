@@ -69,9 +69,9 @@ const (
 	// has to fit below it.
 	TaskTimeout = 25 * time.Second
 
-	// maxRetry is far away: asynq archives a task that reached it without
+	// MaxRetry of a task is far away: asynq archives one that reached it without
 	// asking anyone, and attempts are counted in the status record instead.
-	maxRetry = 1_000_000
+	MaxRetry = 1_000_000
 )
 
 // A message whose task was taken from a dead worker goes on as a task of another
@@ -113,7 +113,7 @@ func NewTask(keys *Keyring, m Message) (*asynq.Task, error) {
 	return asynq.NewTaskWithHeaders(TaskType, payload, m.Trace,
 		asynq.TaskID(m.ID),
 		asynq.Queue(QueueName(m.Provider, m.Lane)),
-		asynq.MaxRetry(maxRetry),
+		asynq.MaxRetry(MaxRetry),
 		asynq.Timeout(TaskTimeout),
 	), nil
 }

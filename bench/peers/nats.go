@@ -48,9 +48,9 @@ func (p natsProducer) Send(ctx context.Context, number int) (string, error) {
 }
 
 // SendBatch implements [Batcher]: JetStream confirms each, while more are sent.
-func (p natsProducer) SendBatch(ctx context.Context, first, n int) error {
-	acks := make([]jetstream.PubAckFuture, 0, n)
-	for i := range n {
+func (p natsProducer) SendBatch(ctx context.Context, first int, ids []string) error {
+	acks := make([]jetstream.PubAckFuture, 0, len(ids))
+	for i := range ids {
 		ack, err := p.js.PublishAsync(natsSubject, load.Body(first+i))
 		if err != nil {
 			return err

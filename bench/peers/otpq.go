@@ -75,17 +75,28 @@ func (o *Otpq) Task(cfg Config, number int) (*asynq.Task, error) {
 	})
 }
 
-// ErrNoBatch means that the product has no call for many messages.
-var ErrNoBatch = errors.New("the product has no SendBatch yet")
+// BatchReady says that the product has a call for many messages.
+const BatchReady = true
 
-// BatchReady says whether [Otpq.SendBatch] works: the suite leaves it out until
-// then.
-const BatchReady = false
-
-// SendBatch implements [Batcher]. With `client.SendBatch(ctx, []enqueue.Item{…})`
-// in the product it is to make an Item of each Request, call that once, and fail
-// with the first result that is an error.
-func (o *Otpq) SendBatch(context.Context, int, int) error { return ErrNoBatch }
+// SendBatch implements [Batcher].
+func (o *Otpq) SendBatch(ctx context.Context, first int, ids []string) error {
+	items := make([]enqueue.Item, len(ids))
+	options := []enqueue.Option{enqueue.ValidFor(validity), enqueue.InLane(o.lane)}
+	for i := range items {
+		items[i] = enqueue.Item{Request: Request(first + i), Options: options}
+	}
+	results, err := o.Client.SendBatch(ctx, items)
+	if err != nil {
+		return err
+	}
+	for i, r := range results {
+		if r.Err != nil {
+			return r.Err
+		}
+		ids[i] = r.Receipt.ID
+	}
+	return nil
+}
 
 // Close implements [Producer].
 func (o *Otpq) Close() error { return o.Client.Close() }

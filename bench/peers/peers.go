@@ -52,8 +52,9 @@ type Producer interface {
 
 // Batcher is a Producer with a call for many messages.
 type Batcher interface {
-	// SendBatch queues n messages from number first on in one call.
-	SendBatch(ctx context.Context, first, n int) error
+	// SendBatch queues a message for each of ids, from number first on, in one call,
+	// and notes the ids that somebody needs later.
+	SendBatch(ctx context.Context, first int, ids []string) error
 }
 
 // State is what has become of a peer's messages.

@@ -104,8 +104,8 @@ func (p *riverProducer) Send(ctx context.Context, number int) (string, error) {
 }
 
 // SendBatch implements [Batcher].
-func (p *riverProducer) SendBatch(ctx context.Context, first, n int) error {
-	params := make([]river.InsertManyParams, n)
+func (p *riverProducer) SendBatch(ctx context.Context, first int, ids []string) error {
+	params := make([]river.InsertManyParams, len(ids))
 	for i := range params {
 		params[i].Args = riverArgs{load.NewRequest(first + i)}
 	}

@@ -1,0 +1,106 @@
+package status
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// redelivery is how long asynq may take to bring a task back, in milliseconds:
+	// see lua/shared.lua.
+	redelivery = 180_000
+	// scriptTries bounds how often a script is run when Redis does not know it: it
+	// is loaded each time, and may be flushed each time.
+	scriptTries = 5
+)
+
+// Seed is a new record as Redis holds it, for who writes it together with
+// something else, in a script of its own. That script leaves alone a Key that
+// exists, sets the Fields, and has the Key expire.
+type Seed struct {
+	Key string
+	// Keep is how long the record is kept, in milliseconds.
+	Keep int64
+	// Fields are the hash's: name, value, ...
+	Fields []any
+}
+
+// Seed returns what [Redis.Create] would write.
+func (s *Redis) Seed(r Record) Seed {
+	left := max(r.NotAfter.UnixMilli()-r.CreatedAt.UnixMilli(), 0)
+	keep := s.keep(r.State)
+	switch r.State {
+	case Queued, Sending, Deferred:
+		keep += left
+	case Accepted, Rejected, Exhausted, Unknown, Expired, Canceled:
+	}
+	return Seed{Key: recordKey(r.ID), Keep: max(keep, left+redelivery), Fields: seedFields(r)}
+}
+
+// CreateAll is [Redis.Create] for many records at once. Each has an error of its
+// own, at its place.
+func (s *Redis) CreateAll(ctx context.Context, records []Record) []error {
+	seeds := make([]Seed, len(records))
+	for i, r := range records {
+		seeds[i] = s.Seed(r)
+	}
+	cmds := make([]*redis.Cmd, len(seeds))
+	for range scriptTries {
+		missing := false
+		_, _ = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
+			for i, seed := range seeds {
+				if cmds[i] == nil || redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT") {
+					cmds[i] = createScript.EvalSha(ctx, p, []string{seed.Key}, append([]any{seed.Keep}, seed.Fields...)...)
+				}
+			}
+			return nil
+		})
+		for _, cmd := range cmds {
+			missing = missing || redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT")
+		}
+		if !missing {
+			break
+		}
+		_ = createScript.Load(ctx, s.rdb).Err() // of one node it may have failed, and not of the others
+	}
+	errs := make([]error, len(cmds))
+	for i, cmd := range cmds {
+		errs[i] = created(cmd)
+	}
+	return errs
+}
+
+// created reads the answer of create.lua.
+func created(cmd *redis.Cmd) error {
+	n, err := cmd.Int()
+	if err != nil {
+		return fmt.Errorf("write status record: %w", err)
+	}
+	if n == 0 {
+		return ErrExists
+	}
+	return nil
+}
+
+// States returns the states of messages, each at its place: an empty one where
+// there is no record.
+func (s *Redis) States(ctx context.Context, ids []string) ([]State, []error) {
+	cmds := make([]*redis.StringCmd, len(ids))
+	_, _ = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
+		for i, id := range ids {
+			cmds[i] = p.HGet(ctx, recordKey(id), "state")
+		}
+		return nil
+	})
+	states, errs := make([]State, len(ids)), make([]error, len(ids))
+	for i, cmd := range cmds {
+		state, err := cmd.Result()
+		if err != nil && err != redis.Nil { //nolint:errorlint // a command returns it as it is
+			errs[i] = fmt.Errorf("read status record: %w", err)
+		}
+		states[i] = State(state)
+	}
+	return states, errs
+}
