@@ -204,7 +204,7 @@ func (f *faults) failOnce(step string, lost bool) {
 var steps = map[string]func(string) bool{
 	"reserve": func(s string) bool { return strings.HasPrefix(s, "eval") && strings.Contains(s, " otpq:idem:") },
 	"record": func(s string) bool {
-		return strings.HasPrefix(s, "eval") && strings.Contains(s, " otpq:msg:") && strings.Contains(s, " provider ")
+		return strings.HasPrefix(s, "eval") && strings.Contains(s, " otpq:msg:") && strings.Contains(s, " made ")
 	},
 	"task": func(s string) bool { return strings.HasPrefix(s, "eval") && strings.Contains(s, " asynq:{") },
 	"mark": func(s string) bool { return strings.HasPrefix(s, "set otpq:idem:") },

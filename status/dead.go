@@ -125,7 +125,7 @@ func (s *Redis) yieldDead(ctx context.Context, page []redis.Z, f DeadFilter, yie
 	}
 	for i, z := range page {
 		fields := reads[i].Val()
-		r := decodeRecord(z.Member.(string), fields)
+		r := DecodeRecord(z.Member.(string), fields)
 		// A letter whose replay was begun stays listed until DropDead: when the
 		// replay died in the middle, this is how it is found and repeated.
 		if _, kept := fields["payload"]; !kept || !r.State.Dead() || !f.matches(r) {
@@ -148,7 +148,7 @@ func (s *Redis) DeadLetter(ctx context.Context, id string) (DeadLetter, error) {
 	if len(fields) == 0 {
 		return DeadLetter{}, ErrNotFound
 	}
-	r := decodeRecord(id, fields)
+	r := DecodeRecord(id, fields)
 	if _, kept := fields["payload"]; !kept || !r.State.Dead() {
 		return DeadLetter{}, &RefusedError{ID: id, From: r.State, To: Queued}
 	}

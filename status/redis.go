@@ -100,7 +100,7 @@ func (s *Redis) Get(ctx context.Context, id string) (Record, error) {
 	if len(fields) == 0 {
 		return Record{}, ErrNotFound
 	}
-	return decodeRecord(id, fields), nil
+	return DecodeRecord(id, fields), nil
 }
 
 // Claim implements [Store].

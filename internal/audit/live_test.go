@@ -334,8 +334,8 @@ func TestEveryRecordIsSeenWhateverTheirCount(t *testing.T) {
 			if i >= stranded {
 				state = "accepted"
 			}
-			p.HSet(t.Context(), recordKey(fmt.Sprint("m", i)), "provider", provider, "lane", "bulk", "state", state,
-				"created", at, "updated", at, "not_after", at+3_600_000)
+			p.HSet(t.Context(), recordKey(fmt.Sprint("m", i)), "state", state,
+				"made", fmt.Sprint(provider, "|bulk|", at), "not_after", at+3_600_000)
 		}
 		return nil
 	})

@@ -13,7 +13,6 @@ import (
 
 	"github.com/otpq/otpq/providers"
 	"github.com/otpq/otpq/status"
-	"github.com/otpq/otpq/tasks"
 )
 
 // record is what Redis holds of a message.
@@ -64,18 +63,8 @@ func Records(ctx context.Context, rdb redis.UniversalClient, ids []string) (map[
 }
 
 func decodeRecord(id string, f map[string]string) record {
-	r := record{
-		Record: status.Record{
-			ID: id, Provider: f["provider"], Lane: tasks.Lane(f["lane"]), State: status.State(f["state"]), Reason: f["reason"],
-			Recipient: f["to"], CreatedAt: timeOf(f["created"]), UpdatedAt: timeOf(f["updated"]), NotAfter: timeOf(f["not_after"]),
-			NextAttemptAt: timeOf(f["next"]), Attempts: []status.Attempt{}, Reference: f["reference"],
-			PossibleDuplicate: f["duplicate"] == "1", Campaign: f["campaign"], ReplayOf: f["replay_of"], ReplayedAs: f["replayed_as"],
-		},
-		claimed: timeOf(f["claimed"]), hasPayload: f["payload"] != "",
-	}
-	if us, err := strconv.ParseInt(f["code_valid_us"], 10, 64); err == nil {
-		r.CodeValidSeconds = (time.Duration(us) * time.Microsecond).Seconds()
-	}
+	r := record{Record: status.DecodeRecord(id, f), claimed: timeOf(f["claimed"]), hasPayload: f["payload"] != ""}
+	r.Attempts = r.Attempts[:0] // all there are, whatever the record says of their number
 	for name, line := range f {
 		if n, err := strconv.Atoi(strings.TrimPrefix(name, "a")); err == nil && strings.HasPrefix(name, "a") {
 			r.Attempts = append(r.Attempts, decodeAttempt(n, line))
