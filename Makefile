@@ -34,14 +34,14 @@ help: ## print this list
 
 .PHONY: dev
 dev: ## run everything in one process, with nothing installed
-	go run -buildvcs=false ./cmd/otpq dev
+	go run -buildvcs=false -pgo=off ./cmd/otpq dev
 
 .PHONY: check
 check: lint vet build test cover ## what CI runs: lint, vet, build, test, cover
 
 .PHONY: test
 test: ## all tests, with the race detector and a real redis-server
-	scripts/with-tools redis-server $(if $(RACE),cc) -- $(if $(RACE),env CGO_ENABLED=1) go test $(RACE) -parallel $(PARALLEL) $(ARGS) $(PKG)
+	scripts/with-tools redis-server $(if $(RACE),cc) -- $(if $(RACE),env CGO_ENABLED=1) go test -pgo=off $(RACE) -parallel $(PARALLEL) $(ARGS) $(PKG)
 
 # `make chaos CHAOS_SEED=7` repeats what went wrong in that run; 0 draws a seed.
 # CHAOS_PLANT=ledger, ack or deadline plants a bug that the run then has to find;
@@ -96,6 +96,12 @@ microbench: ## Go benchmarks for benchstat, into bin/microbench.txt
 	mkdir -p bin
 	scripts/with-tools redis-server -- go test -run '^$$' -bench . -benchmem -count $(COUNT) $(ARGS) \
 		$(if $(filter ./...,$(PKG)),./tasks ./status ./enqueue ./worker,$(PKG)) | tee bin/microbench.txt
+
+.PHONY: profile
+profile: ## record what the compiler optimizes otpq for; commit what changes
+	scripts/with-tools redis-server -- go test -pgo=off -run '^$$' -bench 'Worker/http' -benchtime 100000x \
+		-cpuprofile cmd/otpq/default.pgo -o bin/worker.test ./worker
+	rm bin/worker.test
 
 .PHONY: clean
 clean: ## remove what make made

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -17,6 +19,7 @@ import (
 	"github.com/otpq/otpq/internal/metrics"
 	"github.com/otpq/otpq/internal/redistest"
 	"github.com/otpq/otpq/providers"
+	"github.com/otpq/otpq/providers/unimedbh"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/tasks"
 )
@@ -117,6 +120,40 @@ func BenchmarkPipeline(b *testing.B) {
 
 // BenchmarkWorker drains a queue on a real Redis, with a provider that takes no time.
 func BenchmarkWorker(b *testing.B) {
+	b.Run("instant", func(b *testing.B) { benchDrain(b, &instant{}) })
+	b.Run("http", func(b *testing.B) { // this is what cmd/otpq/default.pgo is made from
+		vendor := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body)
+			_, _ = io.WriteString(w, `{"type":"EMAIL","sended":true,"requestedAt":"2026-11-20T12:00:00.000-0300"}`)
+		}))
+		defer vendor.Close()
+		p, err := unimedbh.New(providers.Settings{BaseURL: vendor.URL, Log: zerolog.Nop()})
+		if err != nil {
+			b.Fatal(err)
+		}
+		benchDrain(b, &tallied{Provider: p})
+	})
+}
+
+// tallied counts what a provider was sent.
+type tallied struct {
+	providers.Provider
+	instant
+}
+
+// Send implements [providers.Provider].
+func (c *tallied) Send(ctx context.Context, r providers.Request) providers.Outcome {
+	defer c.sent.Add(1)
+	return c.Provider.Send(ctx, r)
+}
+
+func (p *instant) count() int64 { return p.sent.Load() }
+
+func benchDrain(b *testing.B, p interface {
+	providers.Provider
+	count() int64
+}) {
+	b.Helper()
 	server := redistest.Start(b, redistest.Args("--appendonly", "yes", "--appendfsync", "everysec"))
 	newClient := func() *redis.Client {
 		rdb := redis.NewClient(&redis.Options{Addr: server.Addr(), ContextTimeoutEnabled: true, MaxRetries: 1, PoolSize: 300})
@@ -146,14 +183,14 @@ func BenchmarkWorker(b *testing.B) {
 	if err := <-failed; err != nil {
 		b.Fatal(err)
 	}
-	rdb, p := newClient(), &instant{}
+	rdb := newClient()
 	w := benchWorker(b, rdb, key, status.NewRedis(rdb, status.Retention{}), p)
 	b.ReportAllocs()
 	b.ResetTimer()
 	if err := w.Start(b.Context()); err != nil {
 		b.Fatal(err)
 	}
-	for tick := time.NewTicker(time.Millisecond); p.sent.Load() < int64(b.N); <-tick.C {
+	for tick := time.NewTicker(time.Millisecond); p.count() < int64(b.N); <-tick.C {
 	}
 	b.StopTimer()
 	w.Shutdown()
