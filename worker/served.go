@@ -166,7 +166,7 @@ func (s *served) lane(name string) *pipeline {
 // unserved lists the queues in Redis that are of one of the lanes and not served,
 // by name.
 func (s *served) unserved(ctx context.Context, rdb redis.UniversalClient, lanes []*pipeline) (map[string]*pipeline, error) {
-	names, err := rdb.SMembers(ctx, "asynq:queues").Result()
+	names, err := rdb.SMembers(ctx, asynqredis.QueuesKey).Result()
 	if err != nil {
 		return nil, fmt.Errorf("list queues: %w", err)
 	}

@@ -48,12 +48,20 @@ func (h *Hook) nextTask(ctx context.Context, l *lane, run redis.ProcessHook) (st
 			return msg, err
 		}
 	}
-	if woken, err := h.hold(ctx, l); err != nil || !woken {
+	got, err := h.hold(ctx, l)
+	switch {
+	case err != nil:
 		l.forgetLost()
-		if err == nil {
-			err = redis.Nil
-		}
 		return "", err
+	case len(got.tasks) > 0:
+		return h.accept(ctx, l, got.tasks)
+	case !got.woken:
+		l.forgetLost()
+		return "", redis.Nil
+	case got.asked: // in vain
+		l.look.paused = got.paused
+		h.sleep(l.look.afterVain())
+		return "", redis.Nil
 	}
 	msg, err := h.take(ctx, l, run)
 	if errors.Is(err, redis.Nil) {
@@ -85,7 +93,12 @@ func (h *Hook) take(ctx context.Context, l *lane, run redis.ProcessHook) (string
 	if l.look.empty {
 		return "", redis.Nil
 	}
-	l.look.vain = 0
+	return h.accept(ctx, l, tasks)
+}
+
+// accept takes in tasks that were taken from Redis, and returns the first of them.
+func (h *Hook) accept(ctx context.Context, l *lane, tasks []task) (string, error) {
+	l.look = lastLook{}
 	if !l.keep(tasks) { // stopped meanwhile; others take over what stays behind
 		l.slots.give(len(tasks))
 		ctx, cancel := context.WithTimeout(ctx, tryTime)
@@ -97,20 +110,30 @@ func (h *Hook) take(ctx context.Context, l *lane, run redis.ProcessHook) (string
 	return msg, nil
 }
 
-// takeAhead takes up to n tasks. It fails with [redis.Nil] when the queue is paused.
-func (h *Hook) takeAhead(ctx context.Context, l *lane, run redis.ProcessHook, n int) ([]task, error) {
-	args := []any{
+// dequeueArgs are a call of the script for up to n tasks.
+func (h *Hook) dequeueArgs(l *lane, n int) []any {
+	return []any{
 		"evalsha", dequeueScript.Hash(), 4, key(l.queue, "pending"), key(l.queue, "paused"), key(l.queue, "active"), key(l.queue, "lease"),
 		time.Now().Add(leaseTime).Unix(), key(l.queue, "t:"), h.Holder, n,
 	}
+}
+
+// takeAhead takes up to n tasks. It fails with [redis.Nil] when the queue is paused.
+func (h *Hook) takeAhead(ctx context.Context, l *lane, run redis.ProcessHook, n int) ([]task, error) {
+	args := h.dequeueArgs(l, n)
 	cmd := redis.NewCmd(ctx, args...)
 	err := run(ctx, cmd)
 	if err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") {
 		args[0], args[1] = "eval", dequeueLua
 		cmd = redis.NewCmd(ctx, args...)
-		err = run(ctx, cmd)
+		_ = run(ctx, cmd)
 	}
-	if err != nil {
+	return tasksIn(cmd)
+}
+
+// tasksIn reads the script's answer.
+func tasksIn(cmd *redis.Cmd) ([]task, error) {
+	if err := cmd.Err(); err != nil {
 		return nil, err
 	}
 	fields, err := cmd.StringSlice()

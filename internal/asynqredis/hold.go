@@ -23,28 +23,88 @@ const (
 	longestLost = 50 * time.Millisecond
 )
 
-// hold waits until the queue is no longer empty, and reports whether it is so. It
-// asks Redis to move the queue's last id to where it is: that blocks for as long as
-// there is none, is ended by whoever adds one, and changes nothing.
-func (h *Hook) hold(ctx context.Context, l *lane) (bool, error) {
+// held is how a wait for an empty queue ended.
+type held struct {
+	woken  bool   // there is something in the queue
+	asked  bool   // for it, at once
+	tasks  []task // that were taken
+	paused bool   // they could not be
+}
+
+// hold waits until the queue is no longer empty. It asks Redis to move the queue's
+// last id to where it is: that blocks for as long as there is none, is ended by
+// whoever adds one, and changes nothing. Right behind it, on the same connection,
+// goes the dequeue, so that a message which wakes the lane is there one round trip
+// sooner; but not where the lane's slots are other queues' as well, and would be
+// kept from them for as long as nothing comes.
+func (h *Hook) hold(ctx context.Context, l *lane) (held, error) {
+	if h.stopped() {
+		return held{}, nil
+	}
 	l.waiting.Store(true)
 	defer l.waiting.Store(false)
-	pending := key(l.queue, "pending")
-	done := make(chan error, 1)
+	n := 0
+	if l.slots.alone() {
+		if l.slots.overdrawn() {
+			l.forgetLost()
+		}
+		n = l.slots.take(h.stopping)
+	}
+	type result struct {
+		held
+		err error
+	}
+	done := make(chan result)
 	h.holds.Go(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), holdTime+holdSlack)
 		defer cancel()
-		done <- h.Client.BLMove(ctx, pending, pending, "RIGHT", "RIGHT", holdTime).Err()
+		got, err := h.await(ctx, l, n)
+		l.slots.give(n - len(got.tasks))
+		select {
+		case done <- result{got, err}:
+		case <-h.stopping:
+			l.slots.give(len(got.tasks))
+			_ = h.giveBack(ctx, l, got.tasks) // others take over what stays behind
+		}
 	})
 	select {
-	case err := <-done:
-		if errors.Is(err, redis.Nil) {
-			return false, nil
-		}
-		return err == nil, err
+	case r := <-done:
+		return r.held, r.err
 	case <-h.stopping:
-		return false, nil
+		return held{}, nil
 	}
+}
+
+// await is hold, and takes up to n tasks.
+func (h *Hook) await(ctx context.Context, l *lane, n int) (held, error) {
+	pending := key(l.queue, "pending")
+	move := redis.NewStringCmd(ctx, "blmove", pending, pending, "right", "right", holdTime.Seconds())
+	if n == 0 {
+		move = h.Client.BLMove(ctx, pending, pending, "right", "right", holdTime)
+		err := move.Err()
+		return held{woken: err == nil}, unlessNil(err)
+	}
+	dequeue := redis.NewCmd(ctx, h.dequeueArgs(l, n)...)
+	_, _ = h.Client.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
+		_ = p.Process(ctx, move)
+		return p.Process(ctx, dequeue)
+	})
+	tasks, err := tasksIn(dequeue)
+	got := held{woken: move.Err() == nil, asked: true, tasks: tasks, paused: errors.Is(err, redis.Nil)}
+	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+		got.asked, err = false, nil
+	}
+	if err := unlessNil(err); err != nil {
+		return got, err
+	}
+	return got, unlessNil(move.Err())
+}
+
+func unlessNil(err error) error {
+	if errors.Is(err, redis.Nil) {
+		return nil
+	}
+	return err
 }
 
 // afterVain is how long to stay away after a wake-up that led to nothing: longer

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 )
 
@@ -13,19 +14,106 @@ import (
 func TestAWaitChangesNothing(t *testing.T) {
 	t.Parallel()
 	b := newByHand(t, 4, 3)
-	if woken, err := b.hook.hold(t.Context(), b.lane()); !woken || err != nil {
-		t.Errorf("hold() of a queue with tasks = %v, %v; want true", woken, err)
+	if got, err := b.hook.await(t.Context(), b.lane(), 0); !got.woken || got.asked || err != nil {
+		t.Errorf("await() of a queue with tasks = %+v, %v; want woken", got, err)
 	}
 	if got := b.list("pending"); got != "[0 1 2]" {
 		t.Errorf("then the queue is %s, want [0 1 2]", got)
 	}
 	empty := newByHand(t, 4, 0)
-	if woken, err := empty.hook.hold(t.Context(), empty.lane()); woken || err != nil {
-		t.Errorf("hold() of an empty queue = %v, %v; want false", woken, err)
+	for _, n := range []int{0, 4} {
+		if got, err := empty.hook.await(t.Context(), empty.lane(), n); got.woken || len(got.tasks) > 0 || err != nil {
+			t.Errorf("await() of an empty queue = %+v, %v; want neither woken nor a task", got, err)
+		}
 	}
 	if keys := empty.rdb.Keys(t.Context(), "*").Val(); len(keys) != 0 {
 		t.Errorf("then Redis has %q, want nothing", keys)
 	}
+}
+
+// The script is there after the first dequeue; from then on a task that ends a wait
+// comes with what ends it.
+func TestATaskThatEndsAWaitTakesNoFurtherRoundTrip(t *testing.T) {
+	t.Parallel()
+	b := newByHand(t, 4, 1)
+	if err := b.end(b.asked()); err != nil {
+		t.Fatal(err)
+	}
+	b.lane().look.empty = true
+	got := make(chan string, 1)
+	go func() { got <- b.asked() }()
+	eventually(t, "it waits", func() bool {
+		return strings.Contains(b.rdb.Info(t.Context(), "clients").Val(), "blocked_clients:1")
+	})
+	b.rdb.ConfigResetStat(t.Context())
+	enqueue(t, b.rdb, "task", asynq.TaskID("late"))
+	if id := <-got; id != "late" {
+		t.Errorf("the wait ended with %q, want the task that ended it", id)
+	}
+	stats := b.rdb.Info(t.Context(), "commandstats").Val()
+	if !strings.Contains(stats, "cmdstat_evalsha:calls=2,") { // the other one is the enqueue
+		t.Errorf("more than one dequeue was made:\n%s", stats)
+	}
+	if b.list("active") != "[late]" || b.list("pending") != "[]" {
+		t.Errorf("pending %s, active %s; want it active", b.list("pending"), b.list("active"))
+	}
+}
+
+// What comes in the moment in which the hook stops is taken by the wait that is still
+// under way.
+func TestWhatEndsAWaitOfAStoppedHookGoesBack(t *testing.T) {
+	t.Parallel()
+	b := newByHand(t, 4, 1)
+	if err := b.end(b.asked()); err != nil {
+		t.Fatal(err)
+	}
+	b.lane().look.empty = true
+	asked := make(chan error, 1)
+	go func() {
+		_, err := b.ask()
+		asked <- err
+	}()
+	eventually(t, "it waits", func() bool {
+		return strings.Contains(b.rdb.Info(t.Context(), "clients").Val(), "blocked_clients:1")
+	})
+	if err := b.hook.Stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-asked; !errors.Is(err, redis.Nil) {
+		t.Fatalf("a dequeue that was stopped = %v, want redis.Nil", err)
+	}
+	enqueue(t, b.rdb, "task", asynq.TaskID("late"))
+	b.hook.Wait()
+	if b.list("pending") != "[late]" || b.list("active") != "[]" || b.rdb.Exists(t.Context(), key("default", "lease")).Val() != 0 {
+		t.Errorf("pending %s, active %s; want it pending, without a lease", b.list("pending"), b.list("active"))
+	}
+	if used := b.lane().slots.used; used != 0 {
+		t.Errorf("%d slots are taken for good", used)
+	}
+}
+
+// Slots that other queues share are not kept from them by a queue that waits.
+func TestAWaitKeepsNoSlotFromAnotherQueue(t *testing.T) {
+	t.Parallel()
+	b := newByHand(t, 4, 0)
+	slots := NewSlots(2)
+	b.hook.ServeWith("one", slots)
+	b.hook.ServeWith("two", slots)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = b.hook.hold(t.Context(), b.hook.lanes.get("one"))
+	}()
+	eventually(t, "it waits", func() bool {
+		return strings.Contains(b.rdb.Info(t.Context(), "clients").Val(), "blocked_clients:1")
+	})
+	slots.mu.Lock()
+	used := slots.used
+	slots.mu.Unlock()
+	if used != 0 {
+		t.Errorf("%d of 2 slots are taken by a queue that waits", used)
+	}
+	<-done
 }
 
 // TestAWaitEndsWithTheHook stops it in the middle of one.

@@ -93,6 +93,13 @@ func (s *Slots) callNext() {
 	s.line, s.called = s.line[1:], true
 }
 
+// alone reports whether the slots are an only queue's.
+func (s *Slots) alone() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.queues == 1
+}
+
 // overdrawn reports whether an only queue takes a slot though all are taken.
 func (s *Slots) overdrawn() bool {
 	s.mu.Lock()
