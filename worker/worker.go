@@ -82,8 +82,9 @@ const (
 	// message: it is [asynqredis.Hook] that waits for one.
 	pollInterval = time.Millisecond
 	// dueInterval is how soon after a whole second the messages that fell due are
-	// moved to their queue. The hook looks once a second.
-	dueInterval = 25 * time.Millisecond
+	// moved to their queue. The hook looks once a second; asynq wakes up each time,
+	// which is most of what an idle worker costs.
+	dueInterval = 100 * time.Millisecond
 )
 
 // New makes a Worker. It fails when there is no key, when no provider is on, and
