@@ -16,7 +16,7 @@ message must have arrived exactly once, have a status that says so and have left
 
 | peer | set-up |
 |---|---|
-| otpq | the ` + "`otpq worker`" + ` binary as it ships: sealed messages, claims and full status records, breaker, metrics, log at info into a file, all three providers on; no rate limit |
+| otpq | the ` + "`otpq worker`" + ` binary as it ships (compiled with a profile, garbage collected at GOGC=400; the Go peers have Go's defaults): sealed messages, claims and full status records, breaker, metrics, log at info into a file, all three providers on; no rate limit |
 | otpq limited | the same with a shared rate limit that is too high to bind |
 | asynq | asynq alone, its defaults; the handler writes one HSET |
 | asynq tuned | four servers in one process, a quarter of the slots each, polling every 5 ms |

@@ -36,7 +36,8 @@ type held struct {
 // whoever adds one, and changes nothing. Right behind it, on the same connection,
 // goes the dequeue, so that a message which wakes the lane is there one round trip
 // sooner; but not where the lane's slots are other queues' as well, and would be
-// kept from them for as long as nothing comes.
+// kept from them for as long as nothing comes, nor where the client would not wait
+// so long for the answers to a pipeline.
 func (h *Hook) hold(ctx context.Context, l *lane) (held, error) {
 	if h.stopped() {
 		return held{}, nil
@@ -44,7 +45,7 @@ func (h *Hook) hold(ctx context.Context, l *lane) (held, error) {
 	l.waiting.Store(true)
 	defer l.waiting.Store(false)
 	n := 0
-	if l.slots.alone() {
+	if l.slots.alone() && h.waitsLong() {
 		if l.slots.overdrawn() {
 			l.forgetLost()
 		}
@@ -98,6 +99,20 @@ func (h *Hook) await(ctx context.Context, l *lane, n int) (held, error) {
 		return got, err
 	}
 	return got, unlessNil(move.Err())
+}
+
+// waitsLong reports whether the client waits for longer than a hold takes.
+func (h *Hook) waitsLong() bool {
+	var timeout time.Duration
+	switch c := h.Client.(type) {
+	case *redis.Client:
+		timeout = c.Options().ReadTimeout
+	case *redis.ClusterClient:
+		timeout = c.Options().ReadTimeout
+	default:
+		return false
+	}
+	return timeout <= 0 || timeout >= holdTime+holdTime/2
 }
 
 func unlessNil(err error) error {

@@ -59,6 +59,19 @@ func TestATaskThatEndsAWaitTakesNoFurtherRoundTrip(t *testing.T) {
 	}
 }
 
+// A client that gives up a read sooner than a wait ends still waits.
+func TestAnImpatientClientWaitsAllTheSame(t *testing.T) {
+	t.Parallel()
+	b := newByHand(t, 4, 0)
+	options := *b.rdb.Options()
+	options.ReadTimeout = holdTime / 4
+	b.hook.Client = redis.NewClient(&options)
+	defer b.hook.Client.Close()
+	if got, err := b.hook.hold(t.Context(), b.lane()); got.woken || err != nil {
+		t.Errorf("hold() of an empty queue = %+v, %v; want neither woken nor an error", got, err)
+	}
+}
+
 // What comes in the moment in which the hook stops is taken by the wait that is still
 // under way.
 func TestWhatEndsAWaitOfAStoppedHookGoesBack(t *testing.T) {

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// maxIdle lets every slot of the default concurrency keep its connection.
-	maxIdle = 512
+	// maxIdle lets every slot of a large worker keep its connection.
+	maxIdle = 4096
 	// idleTime is shorter than any usual keep-alive timeout (Node.js: 5 s). A vendor
 	// that closes a connection while a request is on its way makes that request
 	// ambiguous; a TLS handshake too many makes it 100 ms late.
@@ -131,36 +131,48 @@ func (d *direct) takeIdle() *line {
 
 // keep makes a connection idle, where it can be told later what was left on it.
 func (d *direct) keep(l *line) {
+	l.used, l.since = true, time.Now()
+	if !canTell || !d.addIdle(l) {
+		l.close()
+	}
+}
+
+func (d *direct) addIdle(l *line) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !canTell || len(d.idle) == maxIdle {
-		l.close()
-		return
+	if len(d.idle) == maxIdle {
+		return false
 	}
-	l.used, l.since = true, time.Now()
 	d.idle = append(d.idle, l)
 	if d.tidy == nil {
 		d.tidy = time.AfterFunc(idleTime, d.closeOld)
 	}
+	return true
 }
 
 // closeOld closes the connections that have been idle for too long.
 func (d *direct) closeOld() {
+	for _, l := range d.takeOld(time.Now().Add(-idleTime)) {
+		l.close()
+	}
+}
+
+// takeOld takes the connections that have been idle since oldest or before, and has
+// the others looked at in time.
+func (d *direct) takeOld(oldest time.Time) []*line {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	oldest := time.Now().Add(-idleTime)
 	young := slices.IndexFunc(d.idle, func(l *line) bool { return l.since.After(oldest) })
 	if young < 0 {
 		young = len(d.idle)
 	}
-	for _, l := range d.idle[:young] {
-		l.close()
-	}
+	old := slices.Clone(d.idle[:young])
 	d.idle = slices.Delete(d.idle, 0, young)
 	d.tidy = nil
 	if len(d.idle) > 0 {
 		d.tidy = time.AfterFunc(time.Until(d.idle[0].since.Add(idleTime)), d.closeOld)
 	}
+	return old
 }
 
 // CloseIdleConnections closes what nobody uses.
