@@ -288,7 +288,7 @@ func wantSurfaces(t *testing.T, surfaces []surface) {
 			"asynq:{otpq:unimedbh:interactive}:t:", "asynq:workers:{", "otpq:idem:{", "otpq:msg:", "otpq:dead:kinpos", "otpq:worker:",
 			`"sealed":"`, `"quarantined":"`, "rate_limited", "traceparent",
 		},
-		"what Redis was told": {"evalsha", "asynq:workers:{", `"sealed":"`, `"quarantined":"`, "rate_limited", "reserved|", "otpq:dead:medsenior"},
+		"what Redis was told": {"evalsha", "asynq:workers:{", `"sealed":"`, `"quarantined":"`, "rate_limited", "queued|", "otpq:dead:medsenior"},
 		"the log":             {`"level":"debug"`, `"message":"vendor replied"`, vendorText, `"state":"rejected"`, `"component":"asynq"`},
 		"the metrics":         {"otpq_attempts_total", "Requests made to a provider", "unimedbh", "rate_limited"},
 	}
