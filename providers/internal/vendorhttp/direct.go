@@ -46,7 +46,7 @@ func (e unsentError) Unwrap() error { return e.error }
 // request is in both of them and in its own: whether it has begun to leave when it
 // is given up nobody knows, and neither whether the bytes that come belong to it or
 // were left behind the reply before. Here the one goroutine that asks also writes
-// and reads. It takes half the CPU, too.
+// and reads. It costs less CPU, too.
 //
 // It is safe for concurrent use.
 type direct struct {
