@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/otpq/otpq/internal/asynqredis"
 	"github.com/otpq/otpq/internal/metrics"
 )
 
@@ -154,7 +155,7 @@ func (p *presence) beat(ctx context.Context, queues []string) error {
 		for i, q := range queues {
 			names[i] = q
 		}
-		pipe.SAdd(ctx, "asynq:queues", names...)
+		pipe.SAdd(ctx, asynqredis.QueuesKey, names...)
 		return nil
 	})
 	if err != nil {

@@ -92,16 +92,25 @@ func workAsynq(ctx context.Context, cfg Config, start func()) error {
 	return nil
 }
 
-func checkAsynq(ctx context.Context, cfg Config, ids []string) (State, error) {
-	s, err := checkLedger(ctx, cfg, len(ids))
+// openChecked counts the status records of n messages, and opens the Redis to look
+// for what is left in the queue.
+func openChecked(ctx context.Context, cfg Config, n int) (State, *redis.Client, error) {
+	s, err := checkLedger(ctx, cfg, n)
 	if err != nil {
-		return s, err
+		return s, nil, err
 	}
 	opts, err := redis.ParseURL(cfg.Redis)
 	if err != nil {
+		return s, nil, err
+	}
+	return s, redis.NewClient(opts), nil
+}
+
+func checkAsynq(ctx context.Context, cfg Config, ids []string) (State, error) {
+	s, rdb, err := openChecked(ctx, cfg, len(ids))
+	if err != nil {
 		return s, err
 	}
-	rdb := redis.NewClient(opts)
 	defer rdb.Close()
 	s.Left, err = left(rdb, asynqQueue)
 	return s, err
@@ -109,15 +118,10 @@ func checkAsynq(ctx context.Context, cfg Config, ids []string) (State, error) {
 
 // checkBullMQ counts the job ids in each of BullMQ's lists of the queue.
 func checkBullMQ(ctx context.Context, cfg Config, ids []string) (State, error) {
-	s, err := checkLedger(ctx, cfg, len(ids))
+	s, rdb, err := openChecked(ctx, cfg, len(ids))
 	if err != nil {
 		return s, err
 	}
-	opts, err := redis.ParseURL(cfg.Redis)
-	if err != nil {
-		return s, err
-	}
-	rdb := redis.NewClient(opts)
 	defer rdb.Close()
 	const queue = "bull:bench:"
 	for _, list := range []string{"wait", "active", "paused"} {
