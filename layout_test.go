@@ -41,7 +41,8 @@ var layout = []folderRule{
 	{folder: "status", may: []string{"tasks", "internal/coalesce"}},
 	{folder: "status/statustest", may: []string{"status", "tasks"}},
 	{folder: "enqueue", may: []string{"tasks", "status", "providers", "internal/redisconn", "internal/asynqredis", "internal/coalesce", "internal/secret"}},
-	{folder: "enqueue/campaign", may: []string{"enqueue", "tasks", "status", "providers", "internal/secret"}},
+	{folder: "enqueue/campaign", may: []string{"enqueue", "enqueue/campaign/rows", "tasks", "status", "providers"}},
+	{folder: "enqueue/campaign/rows", may: []string{"tasks", "status", "providers"}},
 
 	{folder: "providers", may: []string{"internal/secret"}, never: queueModules},
 	{folder: "providers/all", may: []string{"providers", "providers/*"}, never: queueModules},

@@ -173,7 +173,7 @@ func (b *batch) run(chunk []part) {
 		var unavailable *UnavailableError
 		if errors.As(r.Err, &unavailable) {
 			unknown++
-			if len(it.keys) == 0 {
+			if len(it.keys) == 0 && !it.kept {
 				b.c.withdrawals.add(ids[i])
 			}
 		}

@@ -156,7 +156,7 @@ func (c *Client) Send(ctx context.Context, r providers.Request, opts ...Option) 
 	}
 	id := it.m.ID
 	if err := c.submitOne(ctx, it); err != nil {
-		if o.key == "" {
+		if o.key == "" && o.identity.ID == "" {
 			// The record would say "queued" for good, and the app, which is told
 			// that it failed, may send another.
 			c.withdrawals.add(id)

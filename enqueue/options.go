@@ -23,6 +23,7 @@ type options struct {
 	maxAttempts int
 	campaign    string
 	trace       map[string]string
+	identity    Identity
 }
 
 // OptionError says which option is wrong and why.
@@ -57,6 +58,26 @@ func Campaign(id string) Option { return func(o *options) { o.campaign = id } }
 // Other headers are left out: they travel in the clear, and baggage names people.
 func Trace(headers map[string]string) Option { return func(o *options) { o.trace = headers } }
 
+// Identity is what whoever queues a message knows of it already, so that the message
+// can be queued again after a crash and is still one message. Zero fields are made up
+// as ever.
+type Identity struct {
+	// ID is the message's: up to 64 letters, digits, - and _. A message that is queued
+	// or has ended already is left as it is, while its record is kept. No two items of
+	// a batch have the same.
+	ID string
+	// CreatedAt is when the message was first queued; its validity counts from then.
+	CreatedAt time.Time
+	// ReplayOf is the message that this one takes the place of, and
+	// PossibleDuplicate says that the provider may have acted on that one.
+	ReplayOf          string
+	PossibleDuplicate bool
+}
+
+// As gives the message an identity. Unlike others, a Send of it that failed may be
+// repeated until it succeeds, and is not taken back on its own.
+func As(id Identity) Option { return func(o *options) { o.identity = id } }
+
 const (
 	maxKeyLength      = 255
 	maxCampaignLength = 128
@@ -79,6 +100,8 @@ func newOptions(opts []Option, now time.Time) (options, error) {
 		return o, &OptionError{"lane", fmt.Sprintf("must be %s or %s, not %q", tasks.Interactive, tasks.Bulk, o.lane)}
 	case o.maxAttempts < 0:
 		return o, &OptionError{"max attempts", fmt.Sprintf("must not be negative, not %d", o.maxAttempts)}
+	case o.identity.ID != "" && o.key != "":
+		return o, &OptionError{"identity", "and an idempotency key exclude each other"}
 	case o.at.After(now.Add(maxDelay)):
 		return o, &OptionError{"time", "must be at most a year from now"}
 	case len(o.campaign) > maxCampaignLength:
@@ -131,15 +154,22 @@ func (c *Client) newItem(r providers.Request, o options, now time.Time) (*item, 
 	if err != nil {
 		return nil, fmt.Errorf("%s request cannot be encoded as JSON", r.ProviderName())
 	}
+	id := o.identity
+	if id.ID == "" {
+		id.ID = tasks.NewID()
+	}
+	if !id.CreatedAt.IsZero() {
+		now = id.CreatedAt
+	}
 	now = now.UTC().Truncate(time.Millisecond)
 	it := &item{
 		m: tasks.Message{
-			ID: tasks.NewID(), Provider: r.ProviderName(), Lane: o.lane,
+			ID: id.ID, Provider: r.ProviderName(), Lane: o.lane,
 			Request: body, IdempotencyKey: o.key,
 			CreatedAt: now, NotAfter: o.notAfter(now),
-			MaxAttempts: o.maxAttempts, Campaign: o.campaign, Trace: o.trace,
+			MaxAttempts: o.maxAttempts, Campaign: o.campaign, ReplayOf: id.ReplayOf, Trace: o.trace,
 		},
-		recipient: r.MaskedRecipient(), at: o.at,
+		recipient: r.MaskedRecipient(), at: o.at, duplicate: id.PossibleDuplicate, kept: o.identity.ID != "",
 	}
 	if o.key != "" {
 		it.keys = c.idempotencyKeys(it.m.Provider, o.key)

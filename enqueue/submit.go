@@ -44,6 +44,7 @@ type item struct {
 	recipient string
 	at        time.Time
 	duplicate bool // what the record says of a possible duplicate
+	kept      bool // not taken back when it fails: its sender repeats it
 
 	// The message as Redis gets it.
 	queue string

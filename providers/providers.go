@@ -34,6 +34,10 @@ type Request interface {
 	// MaskedRecipient tells whom the code is for in a form that a person who
 	// knows the recipient recognises and nobody else can use. Safe to store.
 	MaskedRecipient() string
+	// Recipient tells whom the code is for: the same text for the same person,
+	// however it is written. It names that person, so it is hashed with a key
+	// before it is kept or compared anywhere else. Never empty for what is valid.
+	Recipient() string
 	// Personal lists the values that name a person, for redaction and for
 	// tests that look for them where they must not be.
 	Personal() []string

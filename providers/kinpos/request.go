@@ -167,6 +167,14 @@ func (r Request) MaskedRecipient() string {
 	return strings.Join(parts, ", ")
 }
 
+// Recipient implements [providers.Request]: the phone, or else the address.
+func (r Request) Recipient() string {
+	if r.MobileNumber != "" {
+		return r.InternationalPrefix + " " + r.MobileNumber
+	}
+	return strings.ToLower(r.EmailAddress)
+}
+
 // Personal implements [providers.Request]. Whose phone, where and from which
 // device is personal; which application and in which language is not.
 func (r Request) Personal() []string {

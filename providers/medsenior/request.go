@@ -60,6 +60,9 @@ func (r Request) Validate() error {
 // MaskedRecipient implements [providers.Request].
 func (r Request) MaskedRecipient() string { return mask.Digits(r.CPF) }
 
+// Recipient implements [providers.Request]: the beneficiary, by whichever contact.
+func (r Request) Recipient() string { return r.CPF }
+
 // Personal implements [providers.Request].
 func (r Request) Personal() []string {
 	var values []string

@@ -37,6 +37,8 @@ type toyRequest struct {
 
 func (toyRequest) ProviderName() string      { return "toy" }
 func (r toyRequest) MaskedRecipient() string { return "***" }
+
+func (r toyRequest) Recipient() string { return "somebody" }
 func (r toyRequest) Personal() []string {
 	return slices.DeleteFunc([]string{r.To}, func(s string) bool { return s == "" })
 }

@@ -132,6 +132,7 @@ type stranger struct{}
 func (stranger) ProviderName() string    { return "stranger" }
 func (stranger) Validate() error         { return nil }
 func (stranger) MaskedRecipient() string { return "" }
+func (stranger) Recipient() string       { return "" }
 func (stranger) Personal() []string      { return nil }
 
 func unfit(k *kit) error {

@@ -1,6 +1,8 @@
 package unimedbh
 
 import (
+	"strings"
+
 	"github.com/otpq/otpq/providers"
 	"github.com/otpq/otpq/providers/internal/mask"
 	"github.com/otpq/otpq/providers/internal/strictjson"
@@ -47,6 +49,10 @@ func check(errs *providers.FieldErrors, field, value string, longest int) {
 
 // MaskedRecipient implements [providers.Request].
 func (r Request) MaskedRecipient() string { return mask.Username(r.Username) }
+
+// Recipient implements [providers.Request]. Nobody has an address that differs from
+// another's in its capitals alone.
+func (r Request) Recipient() string { return strings.ToLower(strings.TrimSpace(r.Username)) }
 
 // Personal implements [providers.Request].
 func (r Request) Personal() []string {

@@ -26,6 +26,7 @@ type place struct {
 
 func (sample) ProviderName() string    { return "toy" }
 func (sample) MaskedRecipient() string { return "" }
+func (sample) Recipient() string       { return "" }
 func (sample) Personal() []string      { return nil }
 func (s sample) Validate() error {
 	var errs providers.FieldErrors

@@ -1,0 +1,191 @@
+// Package campaign sends codes to many people again, without hurting those who log in
+// right now: it keeps a file's rows, feeds them into the bulk lane just in time, and
+// counts what became of each. It calls no provider; the workers do.
+package campaign
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/otpq/otpq/enqueue/campaign/rows"
+	"github.com/otpq/otpq/status"
+)
+
+// State is where a campaign is on its way.
+type State string
+
+const (
+	// Creating: its rows are still being read. Nothing is sent.
+	Creating State = "creating"
+	// Created: all rows are kept. Nothing is sent before it is started.
+	Created State = "created"
+	// Running: a feeder feeds it, or will as soon as there is one.
+	Running State = "running"
+	// Paused: nothing more is fed; what is in the queue still ends.
+	Paused State = "paused"
+	// Canceled: nothing more is fed, and what was waiting was taken back.
+	Canceled State = "canceled"
+	// Completed: every row came to its end, and none of them failed.
+	Completed State = "completed"
+	// CompletedWithFailures: every row came to its end, and some were not accepted.
+	CompletedWithFailures State = "completed_with_failures"
+)
+
+// Over reports whether a campaign in s has come to its end.
+func (s State) Over() bool { return s == Canceled || s == Completed || s == CompletedWithFailures }
+
+// Counts are how many rows there are of each kind. They add up to Rows at every
+// moment: each row is counted in one of the others.
+type Counts struct {
+	Rows      int64 `json:"rows"`
+	Invalid   int64 `json:"invalid"`   // wrong, and skipped
+	Duplicate int64 `json:"duplicate"` // another row has their recipient
+	Waiting   int64 `json:"waiting"`   // not in the queue yet
+	Queued    int64 `json:"queued"`
+	Sending   int64 `json:"sending"`
+	Deferred  int64 `json:"deferred"`
+	Accepted  int64 `json:"accepted"`
+	Rejected  int64 `json:"rejected"`
+	Exhausted int64 `json:"exhausted"`
+	Unknown   int64 `json:"unknown"`
+	Expired   int64 `json:"expired"`
+	Canceled  int64 `json:"canceled"` // those that were never in the queue among them
+}
+
+// Settings are what an operator decides about a campaign.
+type Settings struct {
+	// ID is its name: up to 64 letters, digits, - and _.
+	ID string `json:"id"`
+	// Provider is whom its rows are for.
+	Provider string `json:"provider"`
+	// Rate is the most rows in a second; zero is no limit.
+	Rate float64 `json:"rate,omitempty"`
+	// Window is the most messages in the queue and in flight at once. Zero adapts it
+	// to what the workers drain in about a second.
+	Window int `json:"window,omitempty"`
+	// ValidFor is each message's validity, from when it is queued. Zero means
+	// [enqueue.DefaultValidity].
+	ValidFor Duration `json:"valid_for"`
+	// QuietHours are when nothing is fed.
+	QuietHours QuietHours `json:"quiet_hours,omitzero"`
+	// PauseAbove is the share of failures among the last results that pauses the
+	// campaign, more than 0 and at most 1. Zero means [DefaultPauseAbove].
+	PauseAbove float64 `json:"pause_above"`
+}
+
+// DefaultPauseAbove is the share of failures at which a campaign pauses by itself.
+const DefaultPauseAbove = 0.2
+
+// QuietHours are a time of day, every day; none when From and To are equal.
+type QuietHours struct {
+	From string `json:"from"` // such as 21:00
+	To   string `json:"to"`   // such as 08:00, of the next day when it is before From
+	Zone string `json:"zone"` // such as America/Sao_Paulo
+}
+
+// Campaign is what is known of a campaign. Its JSON form is what the command prints.
+type Campaign struct {
+	Settings
+	State State `json:"state"`
+	// Reason says why it is paused, or waits though it is running: one of the
+	// Reason constants, or empty. Until is when it goes on by itself.
+	Reason string    `json:"reason,omitempty"`
+	Until  time.Time `json:"until,omitzero"`
+	Counts Counts    `json:"counts"`
+	// Source tells where the rows came from, without naming anybody.
+	Source string `json:"source,omitempty"`
+	// RetryOf and RetriedAs link a campaign with the one that retries its failures.
+	RetryOf     string    `json:"retry_of,omitempty"`
+	RetriedAs   string    `json:"retried_as,omitempty"`
+	CreatedAt   time.Time `json:"created_at"`
+	StartedAt   time.Time `json:"started_at,omitzero"`
+	CompletedAt time.Time `json:"completed_at,omitzero"`
+	// Feeder is the process that feeds it now; Detached says that any worker may.
+	Feeder   string `json:"feeder,omitempty"`
+	Detached bool   `json:"detached"`
+	// Rate1m is how many rows a second came to their end in the last minute or so.
+	Rate1m float64 `json:"rate_1m"`
+}
+
+// Why a campaign does not feed.
+const (
+	ReasonOperator    = "operator"      // somebody paused it
+	ReasonQuietHours  = "quiet_hours"   // until they are over
+	ReasonBreakerOpen = "breaker_open"  // the provider is down: goes on by itself
+	ReasonFailures    = "failure_ratio" // too many fail: goes on by itself, later each time
+)
+
+// ReportRow is what became of a row.
+type ReportRow struct {
+	Line      int    `json:"line"`
+	Recipient string `json:"recipient,omitempty"` // masked
+	// Request is the row's request, in the clear; only when it was asked for.
+	Request   json.RawMessage `json:"request,omitempty"`
+	MessageID string          `json:"message_id,omitempty"`
+	// State is a message's [status.State], or waiting, invalid or duplicate.
+	State    string `json:"state"`
+	Reason   string `json:"reason,omitempty"`
+	ReplayOf string `json:"replay_of,omitempty"`
+}
+
+// The states of rows that have no message.
+const (
+	RowWaiting   = "waiting"
+	RowInvalid   = "invalid"
+	RowDuplicate = "duplicate"
+)
+
+var (
+	// ErrNotFound means there is no such campaign.
+	ErrNotFound = errors.New("no such campaign: the id is wrong, or its retention has ended")
+	// ErrExists means that a campaign of this name has other rows or another provider.
+	ErrExists = errors.New("there is another campaign of this name: choose another name")
+	// ErrFed means that another process feeds the campaign.
+	ErrFed = errors.New("another process feeds the campaign")
+)
+
+// StateError reports what cannot be done to a campaign in its state.
+type StateError struct {
+	ID   string
+	Do   string // such as pause
+	From State
+}
+
+// Error implements error.
+func (e *StateError) Error() string {
+	return fmt.Sprintf("campaign %s is %s: it cannot %s", e.ID, e.From, e.Do)
+}
+
+// SettingError says which setting is wrong and why.
+type SettingError struct{ Setting, Problem string }
+
+// Error implements error.
+func (e *SettingError) Error() string { return e.Setting + " " + e.Problem }
+
+// Duration is a [time.Duration] whose JSON form is text, such as "5m0s".
+type Duration time.Duration
+
+// MarshalText implements [encoding.TextMarshaler].
+func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler].
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	*d = Duration(v)
+	return err
+}
+
+// RetryStates are the states whose rows are retried unless it is said which.
+func RetryStates() []status.State { return []status.State{status.Exhausted, status.Expired} }
+
+// Source is where the rows come from.
+type Source struct {
+	// Rows are read once, to their end.
+	Rows rows.Source
+	// Name describes them for people, without naming anybody: the file's name.
+	Name string
+	// Digest, when there is one, tells the same rows from others.
+	Digest string
+}
