@@ -74,6 +74,9 @@ func NewRedis(rdb redis.UniversalClient, keep Retention) *Redis {
 	return &Redis{rdb: rdb, scripts: newRunner(rdb), retention: keep}
 }
 
+// RecordsKept is how long the record of any message is kept after its end, at least.
+func (s *Redis) RecordsKept() time.Duration { return min(s.retention.Records, s.retention.DeadLetters) }
+
 func recordKey(id string) string { return "otpq:msg:" + id }
 
 // keep is how long, in milliseconds, a record is kept after the end of its

@@ -154,10 +154,33 @@ func (k *Keyring) Fingerprints(purpose, value string) []string {
 	}
 	out := make([]string, len(k.keys))
 	for i := range k.keys {
-		h := hmac.New(sha256.New, k.keys[i].mac)
-		// The length keeps ("a", "bc") and ("ab", "c") apart.
-		fmt.Fprintf(h, "%d:%s%s", len(purpose), purpose, value)
-		out[i] = hex.EncodeToString(h.Sum(nil)[:20])
+		out[i] = hex.EncodeToString(k.keys[i].fingerprint(purpose, value)[:20])
 	}
 	return out
+}
+
+// Fingerprint is the 32 bytes of one of [Keyring.Fingerprints], that of the key of
+// that id: for who has to find the same one after a rotation. It fails with
+// [ErrKeyUnknown].
+func (k *Keyring) Fingerprint(keyID, purpose, value string) ([]byte, error) {
+	key := k.find(keyID)
+	if key == nil {
+		return nil, fmt.Errorf("%w (id %q)", ErrKeyUnknown, keyID)
+	}
+	return key.fingerprint(purpose, value), nil
+}
+
+// SealingKey is the id of the key that seals, or "" when there is none.
+func (k *Keyring) SealingKey() string {
+	if k == nil || len(k.keys) == 0 {
+		return ""
+	}
+	return k.keys[0].id
+}
+
+func (k *ringKey) fingerprint(purpose, value string) []byte {
+	h := hmac.New(sha256.New, k.mac)
+	// The length keeps ("a", "bc") and ("ab", "c") apart.
+	fmt.Fprintf(h, "%d:%s%s", len(purpose), purpose, value)
+	return h.Sum(nil)
 }

@@ -54,37 +54,6 @@ type Counts struct {
 	Canceled  int64 `json:"canceled"` // those that were never in the queue among them
 }
 
-// Settings are what an operator decides about a campaign.
-type Settings struct {
-	// ID is its name: up to 64 letters, digits, - and _.
-	ID string `json:"id"`
-	// Provider is whom its rows are for.
-	Provider string `json:"provider"`
-	// Rate is the most rows in a second; zero is no limit.
-	Rate float64 `json:"rate,omitempty"`
-	// Window is the most messages in the queue and in flight at once. Zero adapts it
-	// to what the workers drain in about a second.
-	Window int `json:"window,omitempty"`
-	// ValidFor is each message's validity, from when it is queued. Zero means
-	// [enqueue.DefaultValidity].
-	ValidFor Duration `json:"valid_for"`
-	// QuietHours are when nothing is fed.
-	QuietHours QuietHours `json:"quiet_hours,omitzero"`
-	// PauseAbove is the share of failures among the last results that pauses the
-	// campaign, more than 0 and at most 1. Zero means [DefaultPauseAbove].
-	PauseAbove float64 `json:"pause_above"`
-}
-
-// DefaultPauseAbove is the share of failures at which a campaign pauses by itself.
-const DefaultPauseAbove = 0.2
-
-// QuietHours are a time of day, every day; none when From and To are equal.
-type QuietHours struct {
-	From string `json:"from"` // such as 21:00
-	To   string `json:"to"`   // such as 08:00, of the next day when it is before From
-	Zone string `json:"zone"` // such as America/Sao_Paulo
-}
-
 // Campaign is what is known of a campaign. Its JSON form is what the command prints.
 type Campaign struct {
 	Settings
@@ -105,8 +74,8 @@ type Campaign struct {
 	// Feeder is the process that feeds it now; Detached says that any worker may.
 	Feeder   string `json:"feeder,omitempty"`
 	Detached bool   `json:"detached"`
-	// Rate1m is how many rows a second came to their end in the last minute or so.
-	Rate1m float64 `json:"rate_1m"`
+	// RatePerSecond is how many rows came to their end in each of the last seconds.
+	RatePerSecond float64 `json:"rate_per_second"`
 }
 
 // Why a campaign does not feed.
@@ -156,25 +125,6 @@ type StateError struct {
 // Error implements error.
 func (e *StateError) Error() string {
 	return fmt.Sprintf("campaign %s is %s: it cannot %s", e.ID, e.From, e.Do)
-}
-
-// SettingError says which setting is wrong and why.
-type SettingError struct{ Setting, Problem string }
-
-// Error implements error.
-func (e *SettingError) Error() string { return e.Setting + " " + e.Problem }
-
-// Duration is a [time.Duration] whose JSON form is text, such as "5m0s".
-type Duration time.Duration
-
-// MarshalText implements [encoding.TextMarshaler].
-func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
-
-// UnmarshalText implements [encoding.TextUnmarshaler].
-func (d *Duration) UnmarshalText(text []byte) error {
-	v, err := time.ParseDuration(string(text))
-	*d = Duration(v)
-	return err
 }
 
 // RetryStates are the states whose rows are retried unless it is said which.

@@ -3,9 +3,12 @@ package campaign
 import (
 	"context"
 	"errors"
-	"iter"
+	"fmt"
+	"regexp"
+	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/otpq/otpq/enqueue"
@@ -16,7 +19,8 @@ import (
 
 // Config is what Campaigns are made from.
 type Config struct {
-	// Redis holds the campaigns and everything of their messages.
+	// Redis holds the campaigns and everything of their messages. Make it with
+	// ContextTimeoutEnabled.
 	Redis redis.UniversalClient
 	// Keys seal rows and messages, as the workers' do.
 	Keys []tasks.Key
@@ -31,92 +35,139 @@ type Config struct {
 	Retention time.Duration
 }
 
-// Campaigns are all campaigns in one Redis. It is safe for concurrent use by many
+const (
+	defaultRetention = 7 * 24 * time.Hour
+	// unfinished is how long a campaign is kept that is never started, or never
+	// comes to its end: its rows name people.
+	unfinished = 90 * 24 * time.Hour
+)
+
+// Campaigns are all campaigns in one Redis. It is safe for concurrent use, by many
 // processes.
 type Campaigns struct {
-	cfg    Config
-	client *enqueue.Client
+	rdb         redis.UniversalClient
+	client      *enqueue.Client
+	store       *status.Redis
+	keys        *tasks.Keyring
+	definitions []providers.Definition
+	retention   time.Duration
+	records     time.Duration // how long records of messages are kept at least
+	chunks      *chunkCoder
+	now         func() time.Time
 }
 
-// Open makes Campaigns. It does not reach for Redis yet. It fails as [enqueue.Open].
-func Open(cfg Config) (*Campaigns, error) { return nil, errNotYet }
+// Open makes Campaigns. It does not reach for Redis yet. It fails as [enqueue.Open]
+// does.
+func Open(cfg Config) (*Campaigns, error) {
+	client, err := enqueue.Open(enqueue.Config{Redis: cfg.Redis, Keys: cfg.Keys, Retention: cfg.Status, Queues: cfg.Queues})
+	if err != nil {
+		return nil, err
+	}
+	keys, err := tasks.NewKeyring(cfg.Keys...)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Retention <= 0 {
+		cfg.Retention = defaultRetention
+	}
+	store := status.NewRedis(cfg.Redis, cfg.Status)
+	c := &Campaigns{
+		rdb: cfg.Redis, client: client, store: store, keys: keys, definitions: cfg.Definitions,
+		retention: cfg.Retention, records: store.RecordsKept(), now: time.Now,
+	}
+	c.chunks, err = newChunkCoder(keys)
+	return c, err
+}
 
 // Close ends what Open began. It leaves Redis open.
-func (c *Campaigns) Close() error { return errNotYet }
+func (c *Campaigns) Close() error { return c.client.Close() }
 
-var errNotYet = errors.New("not yet")
-
-// CreateOptions say how rows are taken.
-type CreateOptions struct {
-	// Strict fails at the first row that is wrong, and creates nothing.
-	Strict bool
-	// OnInvalid, when not nil, is called for each row that is wrong.
-	OnInvalid func(line int, problems []providers.FieldError)
-	// OnProgress, when not nil, is called now and then while rows are read.
-	OnProgress func(Counts)
+// definition is the provider's of that name. It fails with a [SettingError].
+func (c *Campaigns) definition(name string) (providers.Definition, error) {
+	i := slices.IndexFunc(c.definitions, func(d providers.Definition) bool { return d.Name == name })
+	if i < 0 {
+		return providers.Definition{}, &SettingError{"provider", fmt.Sprintf("%q is none of those there are", name)}
+	}
+	return c.definitions[i], nil
 }
 
-// Create reads all rows, validates them, and keeps those that are right, sealed. A
-// Create that died is begun anew. Of a campaign that has the same settings and rows
-// (the same Digest), it returns what there is: repeated is true then.
-//
-// It fails with a [SettingError], with [ErrExists], with an [InvalidRowError] when
-// Strict, and with the source's own error.
-func (c *Campaigns) Create(ctx context.Context, s Settings, source Source, o CreateOptions) (made Campaign, repeated bool, err error) {
-	return Campaign{}, false, errNotYet
+// indexKey lists the campaigns by the time they were created. It may name some that
+// have gone.
+const indexKey = "otpq:campaigns"
+
+// The keys of a campaign are on one node of a cluster: scripts move its counts.
+func campaignKey(id string) string { return "otpq:campaign:{" + id + "}" }
+func countsKey(id string) string   { return campaignKey(id) + ":counts" }
+func leaseKey(id string) string    { return campaignKey(id) + ":feeder" }
+func liveKey(id string) string     { return campaignKey(id) + ":live" }  // message: its row's place and state
+func doubtKey(id string) string    { return campaignKey(id) + ":doubt" } // the same, of those that ended unknown
+func chunkPrefix(id string) string { return campaignKey(id) + ":rows:" } // a chunk's number after it
+func endsPrefix(id string) string  { return campaignKey(id) + ":ends:" } // the same
+func seenPrefix(id string) string  { return campaignKey(id) + ":seen:" } // a shard's number after it
+
+// idPattern is what an ID is: a dot and a number mark retries.
+var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,55}(\.[0-9]{1,6})?$`)
+
+// messageID is the message's of a recipient: the same whenever a row of that
+// recipient's is met in the campaign.
+func (c *Campaigns) messageID(m *meta, recipient string) (uuid.UUID, error) {
+	var id uuid.UUID
+	print, err := c.keys.Fingerprint(m.keyID, "campaign "+m.ID+" "+m.Provider, recipient)
+	if err != nil {
+		return id, fmt.Errorf("campaign %s was made with another sealing key, which finds recipients again: put it back: %w", m.ID, err)
+	}
+	copy(id[:], print)
+	id[6] = id[6]&0x0f | 0x80 // version 8: made up by an application
+	id[8] = id[8]&0x3f | 0x80
+	return id, nil
 }
 
-// InvalidRowError is a row that is wrong, to who is strict.
-type InvalidRowError struct {
-	Line     int
-	Problems providers.FieldErrors
+// IsUnreachable reports whether err means that Redis did not answer, as opposed to
+// one of this package's own errors.
+func IsUnreachable(err error) bool {
+	var state *StateError
+	var setting *SettingError
+	var row *InvalidRowError
+	return err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrExists) && !errors.Is(err, ErrFed) &&
+		!errors.As(err, &state) && !errors.As(err, &setting) && !errors.As(err, &row)
 }
 
-// Start has a campaign fed, from where it was: by any worker when detached, and else
-// by whoever calls [Campaigns.Feed]. A paused one is resumed. It fails with
-// [ErrNotFound] or a [StateError].
-func (c *Campaigns) Start(ctx context.Context, id string, detached bool) error { return errNotYet }
-
-// Pause stops feeding within a second.
-func (c *Campaigns) Pause(ctx context.Context, id string) error { return errNotYet }
-
-// Resume is Start of a campaign that is paused, fed as before.
-func (c *Campaigns) Resume(ctx context.Context, id string) error { return errNotYet }
-
-// Cancel stops feeding for good, and takes back what is in the queue.
-func (c *Campaigns) Cancel(ctx context.Context, id string) error { return errNotYet }
+// List returns all campaigns, the newest first, with the counts that were last known.
+func (c *Campaigns) List(ctx context.Context) ([]Campaign, error) {
+	ids, err := c.rdb.ZRevRange(ctx, indexKey, 0, -1).Result()
+	if err != nil {
+		return nil, fmt.Errorf("list campaigns: %w", err)
+	}
+	var list []Campaign
+	for _, id := range ids {
+		m, err := c.read(ctx, id)
+		if errors.Is(err, ErrNotFound) {
+			c.rdb.ZRem(ctx, indexKey, id)
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, m.Campaign)
+	}
+	return list, nil
+}
 
 // Status returns what is known of a campaign, its counts brought up to date first. It
 // fails with [ErrNotFound].
 func (c *Campaigns) Status(ctx context.Context, id string) (Campaign, error) {
-	return Campaign{}, errNotYet
+	m, err := c.read(ctx, id)
+	if err != nil {
+		return Campaign{}, err
+	}
+	if m.Feeder == "" && m.State != Creating && m.State != Created {
+		// Nobody counts right now.
+		if err := c.recount(ctx, m); err != nil {
+			return Campaign{}, err
+		}
+		if m, err = c.read(ctx, id); err != nil {
+			return Campaign{}, err
+		}
+	}
+	return m.Campaign, nil
 }
-
-// List returns all campaigns, the newest first, with the counts that were last known.
-func (c *Campaigns) List(ctx context.Context) ([]Campaign, error) { return nil, errNotYet }
-
-// Report yields what became of each row, in the file's order, in constant memory.
-// With reveal it has the requests in the clear. An error is yielded once and ends it.
-func (c *Campaigns) Report(ctx context.Context, id string, reveal bool) iter.Seq2[ReportRow, error] {
-	return func(yield func(ReportRow, error) bool) { yield(ReportRow{}, errNotYet) }
-}
-
-// RetryFailed makes a campaign of the rows of another that is over and that ended in
-// one of the states, [RetryStates] when there are none. Its messages are linked to the
-// old ones. It is called ID.2, or ID.3 when that has been retried itself, and so on;
-// repeated, it returns the one there is. It is not started.
-func (c *Campaigns) RetryFailed(ctx context.Context, id string, states ...status.State) (Campaign, error) {
-	return Campaign{}, errNotYet
-}
-
-// Feed feeds a running campaign until it is over, paused or canceled, or ctx ends. It
-// fails with [ErrFed] when another process does already. name tells who feeds.
-func (c *Campaigns) Feed(ctx context.Context, id, name string) error { return errNotYet }
-
-// FeedDetached feeds whatever campaigns are started detached and have no feeder, until
-// ctx ends. It never fails: what goes wrong is given to report, and tried again.
-func (c *Campaigns) FeedDetached(ctx context.Context, name string, report func(id string, err error)) {
-}
-
-// Error implements error.
-func (e *InvalidRowError) Error() string { return "" }
