@@ -65,6 +65,9 @@ func TestStatesAreReadEachAtItsPlace(t *testing.T) {
 	if _, errs := s.States(t.Context(), []string{first.ID, second.ID}); errs[0] == nil || errs[1] == nil {
 		t.Errorf("States() of a Redis that is down = %v, want an error each", errs)
 	}
+	if _, errs := s.Looks(t.Context(), []string{first.ID, second.ID}); !status.IsUnreachable(errs[0]) || !status.IsUnreachable(errs[1]) {
+		t.Errorf("Looks() of a Redis that is down = %v, want an error each", errs)
+	}
 	if errs := s.CreateAll(t.Context(), []status.Record{first, second}); !status.IsUnreachable(errs[0]) || !status.IsUnreachable(errs[1]) {
 		t.Errorf("CreateAll() of a Redis that is down = %v, want an error each", errs)
 	}
