@@ -83,3 +83,24 @@ func created(cmd *redis.Cmd) error {
 	}
 	return nil
 }
+
+// States returns the states of messages, each at its place: an empty one where
+// there is no record.
+func (s *Redis) States(ctx context.Context, ids []string) ([]State, []error) {
+	cmds := make([]*redis.StringCmd, len(ids))
+	_, _ = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
+		for i, id := range ids {
+			cmds[i] = p.HGet(ctx, recordKey(id), "state")
+		}
+		return nil
+	})
+	states, errs := make([]State, len(ids)), make([]error, len(ids))
+	for i, cmd := range cmds {
+		state, err := cmd.Result()
+		if err != nil && err != redis.Nil { //nolint:errorlint // a command returns it as it is
+			errs[i] = fmt.Errorf("read status record: %w", err)
+		}
+		states[i] = State(state)
+	}
+	return states, errs
+}

@@ -24,51 +24,37 @@ type Look struct {
 // its own, at its place, and a zero Look where there is no record. A few hundred
 // ids at a time are best: others wait for Redis meanwhile.
 func (s *Redis) Looks(ctx context.Context, ids []string) ([]Look, []error) {
-	looks := make([]Look, len(ids))
-	rows, errs := s.fields(ctx, ids, "state", "reason", "updated", "next", "not_after", "made")
-	for i, f := range rows {
-		if f[0] == "" {
-			continue
-		}
-		looks[i] = Look{State: State(f[0]), Reason: f[1], UpdatedAt: parseMS(f[2]), NextAttemptAt: parseMS(f[3]), NotAfter: parseMS(f[4])}
-		if f[2] == "" { // nothing has happened to it yet
-			looks[i].UpdatedAt = parseMS(f[5][strings.LastIndexByte(f[5], '|')+1:])
-		}
-	}
-	return looks, errs
-}
-
-// States returns the states of messages, each at its place: an empty one where
-// there is no record.
-func (s *Redis) States(ctx context.Context, ids []string) ([]State, []error) {
-	states := make([]State, len(ids))
-	rows, errs := s.fields(ctx, ids, "state")
-	for i, f := range rows {
-		states[i] = State(f[0])
-	}
-	return states, errs
-}
-
-// fields reads the same fields of many records. What is not there is empty.
-func (s *Redis) fields(ctx context.Context, ids []string, names ...string) ([][]string, []error) {
 	cmds := make([]*redis.SliceCmd, len(ids))
 	_, _ = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
 		for i, id := range ids {
-			cmds[i] = p.HMGet(ctx, recordKey(id), names...)
+			cmds[i] = p.HMGet(ctx, recordKey(id), "state", "reason", "updated", "next", "not_after", "made")
 		}
 		return nil
 	})
-	rows, errs := make([][]string, len(ids)), make([]error, len(ids))
+	looks, errs := make([]Look, len(ids)), make([]error, len(ids))
 	for i, cmd := range cmds {
-		rows[i] = make([]string, len(names))
 		values, err := cmd.Result()
 		if err != nil {
 			errs[i] = fmt.Errorf("read status record: %w", err)
 			continue
 		}
-		for j, v := range values {
-			rows[i][j] = asString(v)
-		}
+		looks[i] = look(values)
 	}
-	return rows, errs
+	return looks, errs
+}
+
+// look reads the fields that Looks asked for, in their order.
+func look(values []any) Look {
+	f := make([]string, len(values))
+	for i, v := range values {
+		f[i] = asString(v)
+	}
+	if f[0] == "" {
+		return Look{}
+	}
+	l := Look{State: State(f[0]), Reason: f[1], UpdatedAt: parseMS(f[2]), NextAttemptAt: parseMS(f[3]), NotAfter: parseMS(f[4])}
+	if f[2] == "" { // nothing has happened to it yet
+		l.UpdatedAt = parseMS(f[5][strings.LastIndexByte(f[5], '|')+1:])
+	}
+	return l
 }
