@@ -4,13 +4,9 @@
 package campaign
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/otpq/otpq/enqueue/campaign/rows"
-	"github.com/otpq/otpq/status"
 )
 
 // State is where a campaign is on its way.
@@ -76,6 +72,9 @@ type Campaign struct {
 	Detached bool   `json:"detached"`
 	// RatePerSecond is how many rows came to their end in each of the last seconds.
 	RatePerSecond float64 `json:"rate_per_second"`
+
+	// askedAt is when somebody last said that it is to run.
+	askedAt time.Time
 }
 
 // Why a campaign does not feed.
@@ -84,26 +83,6 @@ const (
 	ReasonQuietHours  = "quiet_hours"   // until they are over
 	ReasonBreakerOpen = "breaker_open"  // the provider is down: goes on by itself
 	ReasonFailures    = "failure_ratio" // too many fail: goes on by itself, later each time
-)
-
-// ReportRow is what became of a row.
-type ReportRow struct {
-	Line      int    `json:"line"`
-	Recipient string `json:"recipient,omitempty"` // masked
-	// Request is the row's request, in the clear; only when it was asked for.
-	Request   json.RawMessage `json:"request,omitempty"`
-	MessageID string          `json:"message_id,omitempty"`
-	// State is a message's [status.State], or waiting, invalid or duplicate.
-	State    string `json:"state"`
-	Reason   string `json:"reason,omitempty"`
-	ReplayOf string `json:"replay_of,omitempty"`
-}
-
-// The states of rows that have no message.
-const (
-	RowWaiting   = "waiting"
-	RowInvalid   = "invalid"
-	RowDuplicate = "duplicate"
 )
 
 var (
@@ -125,17 +104,4 @@ type StateError struct {
 // Error implements error.
 func (e *StateError) Error() string {
 	return fmt.Sprintf("campaign %s is %s: it cannot %s", e.ID, e.From, e.Do)
-}
-
-// RetryStates are the states whose rows are retried unless it is said which.
-func RetryStates() []status.State { return []status.State{status.Exhausted, status.Expired} }
-
-// Source is where the rows come from.
-type Source struct {
-	// Rows are read once, to their end.
-	Rows rows.Source
-	// Name describes them for people, without naming anybody: the file's name.
-	Name string
-	// Digest, when there is one, tells the same rows from others.
-	Digest string
 }

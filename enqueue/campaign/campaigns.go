@@ -53,6 +53,7 @@ type Campaigns struct {
 	retention   time.Duration
 	records     time.Duration // how long records of messages are kept at least
 	chunks      *chunkCoder
+	tempo       tempo
 	now         func() time.Time
 }
 
@@ -73,7 +74,7 @@ func Open(cfg Config) (*Campaigns, error) {
 	store := status.NewRedis(cfg.Redis, cfg.Status)
 	c := &Campaigns{
 		rdb: cfg.Redis, client: client, store: store, keys: keys, definitions: cfg.Definitions,
-		retention: cfg.Retention, records: store.RecordsKept(), now: time.Now,
+		retention: cfg.Retention, records: store.RecordsKept(), tempo: usualTempo, now: time.Now,
 	}
 	c.chunks, err = newChunkCoder(keys)
 	return c, err

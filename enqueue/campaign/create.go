@@ -25,7 +25,7 @@ const (
 	// creating is how long what a creation leaves is kept when it dies.
 	creating = 24 * time.Hour
 	// creatingLease is how long a creation that says nothing keeps others away.
-	creatingLease = 30 * time.Second
+	creatingLease = 10 * time.Second
 )
 
 // Source is where the rows come from.
@@ -153,7 +153,7 @@ func (k *creation) begin(ctx context.Context, s Settings, source Source, retryOf
 	case reply[0] == "exists":
 		return ErrExists
 	case reply[0] == "busy":
-		return fmt.Errorf("%w: it is being created right now, or was half a minute ago", ErrFed)
+		return fmt.Errorf("%w: it is being created right now, or was ten seconds ago", ErrFed)
 	}
 	k.chunks = int(number(reply[1]))
 	// What a try before has seen is none of this one's.

@@ -22,8 +22,6 @@ type meta struct {
 	// queue or have ended, and those before reserved may be.
 	kept, fed, reserved int64
 	reservedAt          time.Time
-	// asked is when somebody last said that it is to run.
-	asked time.Time
 	// ramp is when it began to run again after a pause of its own, and holds how
 	// often in a row it paused because too many failed.
 	ramp  time.Time
@@ -70,7 +68,7 @@ func decodeMeta(id string, f, counts map[string]string) (*meta, error) {
 	m.RatePerSecond, _ = strconv.ParseFloat(f["pace"], 64)
 	m.digest, m.keyID, m.chunks = f["digest"], f["key"], int(number(f["chunks"]))
 	m.kept, m.fed, m.reserved = number(f["kept"]), number(f["fed"]), number(f["reserved"])
-	m.reservedAt, m.asked, m.ramp = timeOf(f["reserved_at"]), timeOf(f["asked"]), timeOf(f["ramp"])
+	m.reservedAt, m.askedAt, m.ramp = timeOf(f["reserved_at"]), timeOf(f["asked"]), timeOf(f["ramp"])
 	m.holds, m.lasts = int(number(f["holds"])), f["lasts"] == "1"
 	m.Counts = Counts{
 		Rows: number(counts["rows"]), Invalid: number(counts["invalid"]), Duplicate: number(counts["duplicate"]),

@@ -1,0 +1,404 @@
+package campaign
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/otpq/otpq/enqueue"
+	"github.com/otpq/otpq/providers"
+	"github.com/otpq/otpq/tasks"
+)
+
+const (
+	// lease is how long a feeder that is not heard of keeps its campaign, and renew
+	// how often it is heard of. What somebody asks of the campaign is seen as often as
+	// the campaign is looked at.
+	lease     = 5 * time.Second
+	renew     = time.Second
+	lookEvery = 200 * time.Millisecond
+	// turn is how long a feeder waits when there was nothing to do.
+	turn = 25 * time.Millisecond
+	// patience is for how long a feeder goes on though Redis does not answer, and
+	// again how long it waits between two tries.
+	patience = 30 * time.Second
+	again    = 500 * time.Millisecond
+	// adopted is how long a campaign that is not detached waits for a feeder of its own
+	// before the workers take it for left.
+	adopted = 10 * time.Second
+)
+
+// Feed feeds a campaign until it is over or ctx ends; while it is paused, it waits. It
+// fails with [ErrFed] when another process feeds it already, or took it over, with
+// [ErrNotFound], and when Redis does not answer for half a minute. who tells others who
+// feeds.
+func (c *Campaigns) Feed(ctx context.Context, id, who string) error {
+	f := &feeder{c: c, id: id, who: who, token: uuid.NewString(), gentle: gentle{tempo: c.tempo}}
+	var failing time.Time
+	for {
+		err := f.run(ctx)
+		if err == nil || !IsUnreachable(err) || ctx.Err() != nil {
+			f.release(ctx)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return err
+		}
+		switch now := time.Now(); {
+		case failing.IsZero() || f.wellAt.After(failing):
+			failing = now
+		case now.Sub(failing) > patience:
+			f.release(ctx)
+			return fmt.Errorf("campaign %s is not fed any more: %w", id, err)
+		}
+		if err := sleep(ctx, again); err != nil {
+			return err
+		}
+	}
+}
+
+// FeedDetached feeds whatever campaigns are running and have no feeder, until ctx ends.
+// It never fails: what goes wrong is given to report, and tried again.
+func (c *Campaigns) FeedDetached(ctx context.Context, who string, report func(id string, err error)) {
+	ended := make(chan string)
+	feeding := map[string]bool{}
+	defer func() {
+		for len(feeding) > 0 {
+			delete(feeding, <-ended)
+		}
+	}()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		list, err := c.List(ctx)
+		if err != nil && ctx.Err() == nil {
+			report("", err)
+		}
+		for _, k := range list {
+			if feeding[k.ID] || !c.wantsFeeder(k) {
+				continue
+			}
+			feeding[k.ID] = true
+			go func() {
+				err := c.Feed(ctx, k.ID, who)
+				if err != nil && !errors.Is(err, ErrFed) && !errors.Is(err, ErrNotFound) && ctx.Err() == nil {
+					report(k.ID, err)
+				}
+				ended <- k.ID
+			}()
+		}
+		for waiting := true; waiting; {
+			select {
+			case id := <-ended:
+				delete(feeding, id)
+			case <-tick.C:
+				waiting = false
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// wantsFeeder reports whether a worker is to feed a campaign.
+func (c *Campaigns) wantsFeeder(k Campaign) bool {
+	left := k.Detached || c.now().Sub(k.askedAt) > adopted
+	switch {
+	case k.Feeder != "" || !left:
+		return false
+	case k.State == Running, k.State == Paused && k.Reason != ReasonOperator:
+		return true
+	case k.State == Paused, k.State == Canceled:
+		return k.Counts.inFlight() > 0 || k.State == Canceled && k.Counts.Waiting > 0
+	}
+	return false
+}
+
+// feeder feeds one campaign.
+type feeder struct {
+	c       *Campaigns
+	id, who string
+	token   string
+	def     providers.Definition
+	m       *meta
+	chunks  reader
+	flight  flight
+	gentle  gentle
+	// next is the place of the first row that is not taken yet, and taken are those
+	// that are in the queue without a note of it.
+	next    int64
+	taken   []row
+	takenTo int64
+
+	renewedAt, lookedAt, doubtsAt, wellAt time.Time
+}
+
+// row is one that is to be sent.
+type row struct {
+	entry
+	place   int64
+	id      string
+	request providers.Request
+}
+
+// run feeds until the campaign is over. After an error it may be called again.
+func (f *feeder) run(ctx context.Context) error {
+	if err := f.keepLease(ctx); err != nil {
+		return err
+	}
+	if err := f.begin(ctx); err != nil {
+		return err
+	}
+	for {
+		busy, err := f.turn(ctx)
+		if err != nil {
+			return err
+		}
+		f.wellAt = time.Now()
+		if f.m.State.Over() && f.flight.len() == 0 {
+			return f.c.recount(ctx, f.m)
+		}
+		if !busy {
+			if err := sleep(ctx, turn); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// begin reads where the campaign is. What another feeder had taken and may not have
+// queued is queued: of what had been, nothing comes of it.
+func (f *feeder) begin(ctx context.Context) error {
+	if err := f.lookAtCampaign(ctx); err != nil {
+		return err
+	}
+	var err error
+	if f.def, err = f.c.definition(f.m.Provider); err != nil {
+		return err
+	}
+	f.chunks = reader{c: f.c, id: f.id, kept: f.m.kept}
+	f.flight.reset()
+	waiting := map[string]bool{}
+	err = f.c.scan(ctx, liveKey(f.id), func(messages []seenMessage) error {
+		for _, s := range messages {
+			f.flight.add(s)
+			waiting[s.id] = s.state == RowWaiting
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	f.next, f.taken, f.takenTo = f.m.reserved, nil, f.m.fed
+	if f.m.fed == f.m.reserved || f.m.State == Canceled {
+		return nil
+	}
+	if f.c.now().Sub(f.m.reservedAt) >= f.c.records {
+		// Their records may have ended since, so that nobody knows whether they were
+		// queued: what is left of them is counted as unknown.
+		f.takenTo = f.m.reserved
+		return nil
+	}
+	var left []row
+	for place := f.m.fed; place < f.m.reserved; {
+		var list []row
+		if list, place, err = f.take(ctx, place, f.m.reserved, batchRows); err != nil {
+			return err
+		}
+		for _, r := range list {
+			if waiting[r.id] {
+				left = append(left, r)
+			}
+		}
+	}
+	return f.queue(ctx, left, f.m.reservedAt, f.m.reserved)
+}
+
+// turn does what there is to do, and reports whether there may be more.
+func (f *feeder) turn(ctx context.Context) (busy bool, err error) {
+	if now := time.Now(); now.Sub(f.renewedAt) > renew {
+		if err := f.keepLease(ctx); err != nil {
+			return false, err
+		}
+	}
+	if time.Since(f.lookedAt) > lookEvery {
+		if err := f.lookAtCampaign(ctx); err != nil {
+			return false, err
+		}
+	}
+	if busy, err = f.count(ctx); err != nil || f.m.State.Over() {
+		return busy, err
+	}
+	if err := f.decide(ctx); err != nil {
+		return false, err
+	}
+	n := 0
+	if f.m.State == Running && f.m.Reason == "" {
+		n = f.gentle.room(time.Now(), f.m, f.flight.len(), int(min(f.m.kept-f.next, batchRows)))
+	}
+	fed, err := f.feed(ctx, n)
+	return busy || fed, err
+}
+
+// feed notes what was queued last, and queues up to n rows more.
+func (f *feeder) feed(ctx context.Context, n int) (bool, error) {
+	var list []row
+	to := f.next
+	if n > 0 && f.next < f.m.kept {
+		var err error
+		if list, to, err = f.take(ctx, f.next, f.m.kept, n); err != nil {
+			return false, err
+		}
+	}
+	if to == f.next && f.takenTo <= f.m.fed {
+		return false, nil
+	}
+	now := f.c.now().UTC().Truncate(time.Millisecond)
+	args := make([]any, 7, 7+len(f.taken)+2*len(list))
+	copy(args, []any{f.token, lease.Milliseconds(), now.UnixMilli(), f.takenTo, len(f.taken), f.next, to})
+	for _, r := range f.taken {
+		args = append(args, r.id)
+	}
+	for _, r := range list {
+		args = append(args, r.id, r.place)
+	}
+	keys := []string{campaignKey(f.id), countsKey(f.id), leaseKey(f.id), liveKey(f.id)}
+	state, err := feedScript.Run(ctx, f.c.rdb, keys, args...).Text()
+	if err != nil {
+		return false, f.leaseError("feed campaign", err)
+	}
+	f.m.fed, f.taken = max(f.m.fed, f.takenTo), nil
+	if f.m.State = State(state); f.m.State != Running {
+		f.lookedAt = time.Time{} // to learn why
+		return false, nil
+	}
+	for _, r := range list {
+		f.flight.add(seenMessage{r.id, RowWaiting})
+	}
+	f.gentle.spend(len(list))
+	f.next, f.m.reserved, f.m.reservedAt = to, to, now
+	return true, f.queue(ctx, list, now, to)
+}
+
+// queue puts rows into the bulk lane, and returns when all are there.
+func (f *feeder) queue(ctx context.Context, list []row, at time.Time, to int64) error {
+	items := make([]enqueue.Item, len(list))
+	for i, r := range list {
+		items[i] = enqueue.Item{Request: r.request, Options: []enqueue.Option{
+			enqueue.InLane(tasks.Bulk), enqueue.ValidFor(time.Duration(f.m.ValidFor)), enqueue.Campaign(f.id),
+			enqueue.As(enqueue.Identity{
+				ID: r.id, CreatedAt: at, ReplayOf: r.replayOf, PossibleDuplicate: r.kind == kindMaybeSent,
+			}),
+		}}
+	}
+	results, err := f.c.client.SendBatch(ctx, items)
+	if err != nil {
+		return err // they are queued again, from begin
+	}
+	var refused []result
+	for i, r := range results {
+		if r.Err != nil { // it was valid when the campaign was created, by other rules
+			refused = append(refused, result{id: list[i].id, state: RowInvalid, reason: "refused", final: "yes"})
+		}
+	}
+	if refused != nil {
+		if _, err := f.c.tally(ctx, f.id, refused); err != nil {
+			return err
+		}
+	}
+	f.taken, f.takenTo = list, to
+	return nil
+}
+
+// count looks at some messages in flight, and counts what became of them. It reports
+// whether many had changed.
+func (f *feeder) count(ctx context.Context) (busy bool, err error) {
+	now := time.Now()
+	due := f.flight.due(now, tallyMost)
+	if f.m.State == Canceled && len(due) > 0 {
+		if err := f.c.takeBack(ctx, f.m, due); err != nil {
+			return false, err
+		}
+	}
+	if len(due) > 0 {
+		results, err := f.c.look(ctx, f.m, due)
+		if err != nil {
+			return false, err
+		}
+		changed := f.flight.settle(now, results)
+		f.gentle.note(now, results)
+		if len(changed) > 0 {
+			state, err := f.c.tally(ctx, f.id, changed)
+			if err != nil {
+				return false, err
+			}
+			busy = len(changed) >= tallyMost/4
+			f.m.State = state
+		}
+	}
+	if f.flight.len() == 0 && f.m.fed == f.m.kept && !f.m.State.Over() {
+		if f.m.State, err = f.c.tally(ctx, f.id, nil); err != nil {
+			return false, err
+		}
+	}
+	if f.m.Counts.Unknown > 0 && now.Sub(f.doubtsAt) > lease {
+		f.doubtsAt = now
+		err = f.c.scan(ctx, doubtKey(f.id), func(messages []seenMessage) error {
+			results, err := f.c.look(ctx, f.m, messages)
+			if err == nil {
+				_, err = f.c.tally(ctx, f.id, results)
+			}
+			return err
+		})
+	}
+	return busy, err
+}
+
+func (f *feeder) lookAtCampaign(ctx context.Context) error {
+	m, err := f.c.read(ctx, f.id)
+	if err != nil {
+		return err
+	}
+	f.m, f.lookedAt = m, time.Now()
+	return nil
+}
+
+// keepLease takes or keeps the campaign.
+func (f *feeder) keepLease(ctx context.Context) error {
+	got, err := leaseScript.Run(ctx, f.c.rdb, []string{campaignKey(f.id), leaseKey(f.id)},
+		f.token, f.who, lease.Milliseconds(), f.gentle.pace()).Int()
+	switch {
+	case err != nil:
+		return fmt.Errorf("feed campaign: %w", err)
+	case got == 0:
+		return ErrFed
+	case got < 0:
+		return ErrNotFound
+	}
+	f.renewedAt = time.Now()
+	return nil
+}
+
+// release lets others feed the campaign.
+func (f *feeder) release(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	if f.m != nil && f.takenTo > f.m.fed {
+		_, _ = f.feed(ctx, 0) // else it is queued a second time, in vain
+	}
+	_ = leaseScript.Run(ctx, f.c.rdb, []string{campaignKey(f.id), leaseKey(f.id)}, f.token, f.who, 0, "").Err()
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

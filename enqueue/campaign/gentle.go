@@ -1,0 +1,211 @@
+package campaign
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/otpq/otpq/status"
+)
+
+const (
+	// A window that adapts begins with the first and stays within the others.
+	firstWindow = 200
+	leastWindow = 100
+	mostWindow  = 5000
+
+	// sample is of how many last results the share of failures is taken, once there
+	// are enough.
+	sample     = 200
+	enough     = 50
+	deferredBy = "breaker_open" // the worker's reason of a message that waits for a breaker
+
+	// rampFrom is the part of its pace at which a campaign goes on after a pause of
+	// its own; it doubles at each step.
+	rampFrom = 0.1
+)
+
+// tempo is how long a campaign holds back by itself.
+type tempo struct {
+	breaker  time.Duration // between two looks whether the provider is back
+	failures time.Duration // after too many failures; doubled each time,
+	longest  time.Duration // up to this
+	ramp     time.Duration // how long a step of the ramp takes
+}
+
+var usualTempo = tempo{breaker: 2 * time.Second, failures: 30 * time.Second, longest: 15 * time.Minute, ramp: 10 * time.Second}
+
+// gentle decides how many rows may be fed. It is for one goroutine.
+type gentle struct {
+	tempo  tempo
+	window float64
+	// ended are those since second, and drained how many there were in each of the
+	// last seconds.
+	second  time.Time
+	ended   int
+	drained float64
+	// allowance is how many rows the rate lets through, as of last.
+	allowance float64
+	last      time.Time
+
+	recent     [sample]bool // true: failed
+	results    int          // how many there were since the last pause
+	failures   int          // of those in recent
+	brokenSeen bool         // a message waits for a breaker
+}
+
+// note takes in what a look has shown.
+func (g *gentle) note(now time.Time, results []result) {
+	for _, r := range results {
+		if r.state == string(status.Deferred) && r.reason == deferredBy {
+			g.brokenSeen = true
+		}
+		if !r.ended() || r.state == string(status.Canceled) {
+			continue
+		}
+		g.ended++
+		place := g.results % sample
+		if g.results >= sample && g.recent[place] {
+			g.failures--
+		}
+		g.recent[place] = r.state != string(status.Accepted)
+		if g.recent[place] {
+			g.failures++
+		}
+		g.results++
+	}
+	if g.second.IsZero() {
+		g.second = now
+	}
+	if passed := now.Sub(g.second); passed >= time.Second {
+		rate := float64(g.ended) / passed.Seconds()
+		g.drained += (rate - g.drained) / 2
+		g.second, g.ended = now, 0
+	}
+}
+
+// pace is how many rows end in a second, as it is noted for others.
+func (g *gentle) pace() string { return strconv.FormatFloat(math.Round(g.drained*10)/10, 'f', -1, 64) }
+
+// failing reports whether too many of the last results are failures.
+func (g *gentle) failing(above float64) bool {
+	n := min(g.results, sample)
+	return n >= enough && above < 1 && float64(g.failures) > above*float64(n)
+}
+
+func (g *gentle) forget() { g.results, g.failures, g.brokenSeen = 0, 0, false }
+
+// room is how many of the rows that are left may be fed now.
+func (g *gentle) room(now time.Time, m *meta, inFlight, left int) int {
+	part := g.ramp(now, m.ramp)
+	window := float64(m.Window)
+	if m.Window == 0 {
+		switch {
+		case g.window == 0:
+			g.window = firstWindow
+		case float64(inFlight) < g.window/4 && left > 0:
+			g.window = min(g.window*2, mostWindow) // the workers wait for more
+		case g.drained > 0 && g.window > 2*g.drained:
+			g.window = max(g.drained, leastWindow)
+		}
+		window = g.window
+	}
+	free := int(max(window*part, 1)) - inFlight
+	if m.Rate > 0 {
+		if g.last.IsZero() {
+			g.last = now
+		}
+		g.allowance += now.Sub(g.last).Seconds() * m.Rate * part
+		g.last = now
+		// No burst: what could not be fed in a tenth of a second is not made up for.
+		g.allowance = min(g.allowance, max(m.Rate*part/10, 1))
+		free = min(free, int(g.allowance))
+	}
+	return max(0, min(free, left))
+}
+
+// spend notes that rows were fed.
+func (g *gentle) spend(n int) { g.allowance -= float64(n) }
+
+// ramp is the part of its pace that a campaign has which began to run again at a time.
+func (g *gentle) ramp(now, since time.Time) float64 {
+	if since.IsZero() {
+		return 1
+	}
+	return min(1, rampFrom*math.Exp2(now.Sub(since).Seconds()/g.tempo.ramp.Seconds()))
+}
+
+// decide has the campaign hold back, or go on.
+func (f *feeder) decide(ctx context.Context) error {
+	g, m, now := &f.gentle, f.m, f.c.now()
+	due := !m.Until.IsZero() && !now.Before(m.Until)
+	switch {
+	case m.State == Running && m.Reason == "":
+		if until, quiet, err := m.QuietHours.at(now); err != nil {
+			return err
+		} else if quiet {
+			return f.hold(ctx, Running, ReasonQuietHours, until)
+		}
+		if g.brokenSeen {
+			return f.hold(ctx, Paused, ReasonBreakerOpen, now.Add(g.tempo.breaker))
+		}
+		if g.failing(m.PauseAbove) {
+			wait := min(g.tempo.failures<<min(m.holds, 10), g.tempo.longest)
+			return f.hold(ctx, Paused, ReasonFailures, now.Add(wait), "holds", m.holds+1)
+		}
+		if m.holds > 0 && g.ramp(now, m.ramp) == 1 && g.results >= enough {
+			return f.hold(ctx, Running, "", time.Time{}, "holds", 0)
+		}
+	case m.State == Running && m.Reason == ReasonQuietHours && due:
+		return f.hold(ctx, Running, "", time.Time{})
+	case m.State == Paused && m.Reason == ReasonBreakerOpen && due:
+		if f.flight.waitsFor(deferredBy) {
+			return f.hold(ctx, Paused, ReasonBreakerOpen, now.Add(g.tempo.breaker))
+		}
+		return f.hold(ctx, Running, "", time.Time{}, "ramp", now.UnixMilli())
+	case m.State == Paused && m.Reason == ReasonFailures && due:
+		return f.hold(ctx, Running, "", time.Time{}, "ramp", now.UnixMilli())
+	}
+	return nil
+}
+
+// hold notes what the campaign does from now on, unless somebody has decided otherwise.
+func (f *feeder) hold(ctx context.Context, to State, reason string, until time.Time, more ...any) error {
+	ms := ""
+	if !until.IsZero() {
+		ms = strconv.FormatInt(until.UnixMilli(), 10)
+	}
+	args := append([]any{f.token, lease.Milliseconds(), string(f.m.State), f.m.Reason, string(to), reason, ms}, more...)
+	err := holdScript.Run(ctx, f.c.rdb, []string{campaignKey(f.id), leaseKey(f.id)}, args...).Err()
+	if err != nil {
+		return f.leaseError("pause campaign", err)
+	}
+	if f.m.State != to || f.m.Reason != reason {
+		f.gentle.forget()
+	}
+	f.lookedAt = time.Time{} // at once
+	return nil
+}
+
+// leaseError is err, or [ErrFed] when a script answered that the lease is another's.
+func (f *feeder) leaseError(doing string, err error) error {
+	if errors.Is(err, redis.Nil) {
+		return ErrFed
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// waitsFor reports whether a message is deferred for a reason.
+func (q *flight) waitsFor(reason string) bool {
+	for _, m := range q.queue[q.head:] {
+		if m.state == string(status.Deferred) && m.reason == reason {
+			return true
+		}
+	}
+	return false
+}
