@@ -18,7 +18,7 @@ import (
 
 const (
 	// batchRows is how many rows are looked at together: whole chunks.
-	batchRows = 10 * chunkRows
+	batchRows = 20 * chunkRows
 	// shards is over how many hashes those are spread by which duplicates are found:
 	// a million is 61 in each, which Redis keeps in a fifth of the memory.
 	shards = 1 << 14

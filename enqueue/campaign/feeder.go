@@ -36,7 +36,7 @@ const (
 // [ErrNotFound], and when Redis does not answer for half a minute. who tells others who
 // feeds.
 func (c *Campaigns) Feed(ctx context.Context, id, who string) error {
-	f := &feeder{c: c, id: id, who: who, token: uuid.NewString(), gentle: gentle{tempo: c.tempo}}
+	f := newFeeder(c, id, who)
 	var failing time.Time
 	for {
 		err := f.run(ctx)
@@ -132,6 +132,11 @@ type feeder struct {
 	next    int64
 	taken   []row
 	takenTo int64
+	// ahead are rows that were read already, from next on up to aheadTo.
+	ahead   []row
+	aheadTo int64
+	// looks is how many messages are looked at in a turn.
+	looks int
 
 	renewedAt, lookedAt, doubtsAt, wellAt time.Time
 }
@@ -142,6 +147,10 @@ type row struct {
 	place   int64
 	id      string
 	request providers.Request
+}
+
+func newFeeder(c *Campaigns, id, who string) *feeder {
+	return &feeder{c: c, id: id, who: who, token: uuid.NewString(), gentle: gentle{tempo: c.tempo}}
 }
 
 // run feeds until the campaign is over. After an error it may be called again.
@@ -193,6 +202,7 @@ func (f *feeder) begin(ctx context.Context) error {
 		return err
 	}
 	f.next, f.taken, f.takenTo = f.m.reserved, nil, f.m.fed
+	f.ahead, f.aheadTo = nil, f.next
 	if f.m.fed == f.m.reserved || f.m.State == Canceled {
 		return nil
 	}
@@ -245,18 +255,66 @@ func (f *feeder) turn(ctx context.Context) (busy bool, err error) {
 
 // feed notes what was queued last, and queues up to n rows more.
 func (f *feeder) feed(ctx context.Context, n int) (bool, error) {
-	var list []row
-	to := f.next
-	if n > 0 && f.next < f.m.kept {
-		var err error
-		if list, to, err = f.take(ctx, f.next, f.m.kept, n); err != nil {
-			return false, err
-		}
+	list, to, err := f.cut(ctx, n)
+	if err != nil {
+		return false, err
 	}
 	if to == f.next && f.takenTo <= f.m.fed {
 		return false, nil
 	}
 	now := f.c.now().UTC().Truncate(time.Millisecond)
+	state, err := f.advance(ctx, list, to, now)
+	if err != nil {
+		return false, err
+	}
+	if state != Running {
+		f.m.State, f.lookedAt = state, time.Time{} // and why is to be learnt
+		return false, nil
+	}
+	for _, r := range list {
+		f.flight.add(seenMessage{r.id, RowWaiting})
+	}
+	f.gentle.spend(len(list))
+	f.ahead = f.ahead[len(list):]
+	if len(f.ahead) > 0 {
+		return true, f.queue(ctx, list, now, to)
+	}
+	// While Redis is busy with these, the next are read.
+	read := make(chan error, 1)
+	go func() { read <- f.readAhead(ctx) }()
+	err = f.queue(ctx, list, now, to)
+	return true, errors.Join(err, <-read)
+}
+
+// cut returns up to n of the rows that are next, and the place after them.
+func (f *feeder) cut(ctx context.Context, n int) (list []row, to int64, err error) {
+	if n == 0 || f.next >= f.m.kept {
+		return nil, f.next, nil
+	}
+	if len(f.ahead) == 0 && f.aheadTo <= f.next {
+		f.aheadTo = f.next
+		if err := f.readAhead(ctx); err != nil {
+			return nil, f.next, err
+		}
+	}
+	if n >= len(f.ahead) {
+		return f.ahead, f.aheadTo, nil
+	}
+	return f.ahead[:n], f.ahead[n].place, nil
+}
+
+// readAhead reads the rows that come after those that were read.
+func (f *feeder) readAhead(ctx context.Context) error {
+	list, to, err := f.take(ctx, f.aheadTo, f.m.kept, batchRows)
+	if err == nil {
+		f.ahead, f.aheadTo = list, to
+	}
+	return err
+}
+
+// advance notes that the rows taken last are in the queue, and takes others, up to a
+// place, unless the campaign is not running. It returns the campaign's state.
+func (f *feeder) advance(ctx context.Context, list []row, to int64, now time.Time) (State, error) {
 	args := make([]any, 7, 7+len(f.taken)+2*len(list))
 	copy(args, []any{f.token, lease.Milliseconds(), now.UnixMilli(), f.takenTo, len(f.taken), f.next, to})
 	for _, r := range f.taken {
@@ -266,21 +324,16 @@ func (f *feeder) feed(ctx context.Context, n int) (bool, error) {
 		args = append(args, r.id, r.place)
 	}
 	keys := []string{campaignKey(f.id), countsKey(f.id), leaseKey(f.id), liveKey(f.id)}
-	state, err := feedScript.Run(ctx, f.c.rdb, keys, args...).Text()
+	text, err := feedScript.Run(ctx, f.c.rdb, keys, args...).Text()
 	if err != nil {
-		return false, f.leaseError("feed campaign", err)
+		return "", f.leaseError("feed campaign", err)
 	}
+	state := State(text)
 	f.m.fed, f.taken = max(f.m.fed, f.takenTo), nil
-	if f.m.State = State(state); f.m.State != Running {
-		f.lookedAt = time.Time{} // to learn why
-		return false, nil
+	if state == Running {
+		f.next, f.m.reserved, f.m.reservedAt = to, to, now
 	}
-	for _, r := range list {
-		f.flight.add(seenMessage{r.id, RowWaiting})
-	}
-	f.gentle.spend(len(list))
-	f.next, f.m.reserved, f.m.reservedAt = to, to, now
-	return true, f.queue(ctx, list, now, to)
+	return state, nil
 }
 
 // queue puts rows into the bulk lane, and returns when all are there.
@@ -317,7 +370,7 @@ func (f *feeder) queue(ctx context.Context, list []row, at time.Time, to int64) 
 // whether many had changed.
 func (f *feeder) count(ctx context.Context) (busy bool, err error) {
 	now := time.Now()
-	due := f.flight.due(now, tallyMost)
+	due := f.flight.due(now, max(f.looks, looksFew))
 	if f.m.State == Canceled && len(due) > 0 {
 		if err := f.c.takeBack(ctx, f.m, due); err != nil {
 			return false, err
@@ -330,6 +383,10 @@ func (f *feeder) count(ctx context.Context) (busy bool, err error) {
 		}
 		changed := f.flight.settle(now, results)
 		f.gentle.note(now, results)
+		// Where nothing moves, nothing is gained by looking.
+		if f.looks = looksFew; len(changed) >= len(due)/4 {
+			f.looks = tallyMost
+		}
 		if len(changed) > 0 {
 			state, err := f.c.tally(ctx, f.id, changed)
 			if err != nil {

@@ -16,6 +16,8 @@ import (
 const (
 	// tallyMost is how many messages are looked at together.
 	tallyMost = 1000
+	// looksFew is how many where little changes.
+	looksFew = 100
 	// cancelCalls is how many messages are taken back at once.
 	cancelCalls = 32
 	// doubtFor is how long a message that ended unknown is looked at again: a late
