@@ -140,7 +140,7 @@ func (r *rig) work(change func(*worker.ProviderConfig)) (stop func()) {
 	cfg := worker.ProviderConfig{
 		Name: unimedbh.Name, Provider: p, Decode: unimedbh.Decode, Timeout: 5 * time.Second,
 		Concurrency: map[tasks.Lane]int{tasks.Interactive: 4, tasks.Bulk: 16},
-		Breaker:     worker.BreakerConfig{ConsecutiveFailures: 1000, FailureRatio: 1, MinimumRequests: 1000, OpenFor: time.Second},
+		Breaker:     worker.BreakerConfig{ConsecutiveFailures: 1e6, FailureRatio: 1, MinimumRequests: 1e6, OpenFor: time.Second},
 		Retry:       worker.Retry{MaxAttempts: 2, Initial: 10 * time.Millisecond, Max: 20 * time.Millisecond},
 	}
 	if change != nil {
@@ -233,10 +233,15 @@ func (r *rig) until(id, what string, so func(Campaign) bool) Campaign {
 	ctx, cancel := context.WithTimeout(r.t.Context(), 60*time.Second)
 	defer cancel()
 	for {
-		k := r.status(id)
-		r.wantSum(k)
-		if so(k) {
-			return k
+		k, err := r.Status(ctx, id)
+		switch {
+		case err == nil:
+			r.wantSum(k)
+			if so(k) {
+				return k
+			}
+		case !IsUnreachable(err): // Redis may be starting
+			r.t.Fatalf("Status() = %v", err)
 		}
 		if err := sleep(ctx, 20*time.Millisecond); err != nil {
 			r.t.Fatalf("the campaign is not %s: %+v", what, k)
