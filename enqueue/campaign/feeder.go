@@ -272,7 +272,7 @@ func (f *feeder) feed(ctx context.Context, n int) (bool, error) {
 		return false, nil
 	}
 	for _, r := range list {
-		f.flight.add(seenMessage{r.id, RowWaiting})
+		f.flight.add(seenMessage{r.id, r.place, RowWaiting})
 	}
 	f.gentle.spend(len(list))
 	f.ahead = f.ahead[len(list):]

@@ -35,6 +35,8 @@ type rig struct {
 	look   redis.UniversalClient
 	key    tasks.Key
 	vendor *vendor
+	// connectTo is a Redis of another kind than redis.
+	connectTo string
 }
 
 // quick is a tempo for tests.
@@ -53,7 +55,11 @@ func newRig(t *testing.T, opts ...redistest.Option) *rig {
 
 func (r *rig) connect() redis.UniversalClient {
 	r.t.Helper()
-	rdb, err := redisconn.Open(r.redis.URL(), redisconn.Options{PoolSize: 50})
+	url := r.connectTo
+	if url == "" {
+		url = r.redis.URL()
+	}
+	rdb, err := redisconn.Open(url, redisconn.Options{PoolSize: 50})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -30,7 +30,11 @@ const (
 const reasonRecordGone = "record_gone"
 
 // seenMessage is a message in flight, and what the counts say of it.
-type seenMessage struct{ id, state string }
+type seenMessage struct {
+	id    string
+	place int64 // its row's
+	state string
+}
 
 // result is what a look at a message shows.
 type result struct {
@@ -58,7 +62,7 @@ func (c *Campaigns) look(ctx context.Context, m *meta, messages []seenMessage) (
 		}
 		r := result{id: ids[i], state: string(l.State), reason: l.Reason, final: "no"}
 		switch {
-		case l.State == "" && messages[i].state == RowWaiting && c.now().Sub(m.reservedAt) < c.records:
+		case l.State == "" && messages[i].place >= m.fed && c.now().Sub(m.reservedAt) < c.records:
 			r.state = RowWaiting
 		case l.State == "":
 			r.state, r.reason, r.final = string(status.Unknown), reasonRecordGone, "yes"
@@ -130,8 +134,8 @@ func (c *Campaigns) scan(ctx context.Context, key string, do func([]seenMessage)
 		}
 		var messages []seenMessage
 		for i := 0; i+1 < len(page); i += 2 {
-			_, state, _ := strings.Cut(page[i+1], " ")
-			messages = append(messages, seenMessage{page[i], state})
+			place, state, _ := strings.Cut(page[i+1], " ")
+			messages = append(messages, seenMessage{page[i], number(place), state})
 		}
 		for len(messages) > 0 {
 			n := min(len(messages), tallyMost)
