@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
-	"github.com/otpq/otpq/providers"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/tasks"
 )
@@ -29,14 +27,7 @@ func (c *Client) Replay(ctx context.Context, id string, opts ...Option) (Receipt
 	if err != nil {
 		return Receipt{}, err
 	}
-	payload := dead.Payload
-	if inner, err := tasks.Release(c.keys, payload); err == nil {
-		payload = inner // it could not be read when it died, and may be now
-	}
-	m, err := tasks.Decode(c.keys, payload)
-	if err == nil && m.ID != id {
-		err = tasks.ErrMalformed // another message's payload, put under this one's name
-	}
+	m, err := dead.Open(c.keys)
 	if err != nil {
 		return Receipt{}, fmt.Errorf("dead letter %s cannot be replayed: %w", id, err)
 	}
@@ -59,7 +50,7 @@ func (c *Client) Replay(ctx context.Context, id string, opts ...Option) (Receipt
 			return Receipt{}, err
 		}
 	}
-	it := &item{m: m, recipient: dead.Recipient, at: o.at, duplicate: maybeSent(dead.Record)}
+	it := &item{m: m, recipient: dead.Recipient, at: o.at, duplicate: dead.MaybeSent()}
 	if err := c.encode(it); err != nil {
 		return Receipt{}, err
 	}
@@ -78,13 +69,6 @@ func (c *Client) Replay(ctx context.Context, id string, opts ...Option) (Receipt
 		return it.receipt, it.err
 	}
 	return it.fresh(), nil
-}
-
-// maybeSent reports whether the provider may have acted on a dead letter: then
-// its replay may be a second code.
-func maybeSent(r status.Record) bool {
-	return r.State == status.Unknown || r.PossibleDuplicate ||
-		slices.ContainsFunc(r.Attempts, func(a status.Attempt) bool { return a.Outcome == providers.Ambiguous.String() })
 }
 
 // resume makes m agree with the record that an earlier replay wrote before it

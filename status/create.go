@@ -46,13 +46,27 @@ func (s *Redis) CreateAll(ctx context.Context, records []Record) []error {
 	for i, r := range records {
 		seeds[i] = s.Seed(r)
 	}
-	cmds := make([]*redis.Cmd, len(seeds))
+	cmds := s.evalEach(ctx, createScript, len(seeds), func(i int) (string, []any) {
+		return seeds[i].Key, append([]any{seeds[i].Keep}, seeds[i].Fields...)
+	})
+	errs := make([]error, len(cmds))
+	for i, cmd := range cmds {
+		errs[i] = created(cmd)
+	}
+	return errs
+}
+
+// evalEach runs a script for each of n records, in one round trip. of tells a
+// record's key and the script's arguments for it. Each command has its own error.
+func (s *Redis) evalEach(ctx context.Context, script *redis.Script, n int, of func(i int) (key string, args []any)) []*redis.Cmd {
+	cmds := make([]*redis.Cmd, n)
 	for range scriptTries {
 		missing := false
-		_, _ = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
-			for i, seed := range seeds {
+		_, _ = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+			for i := range cmds {
 				if cmds[i] == nil || redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT") {
-					cmds[i] = createScript.EvalSha(ctx, p, []string{seed.Key}, append([]any{seed.Keep}, seed.Fields...)...)
+					key, args := of(i)
+					cmds[i] = script.EvalSha(ctx, p, []string{key}, args...)
 				}
 			}
 			return nil
@@ -63,13 +77,9 @@ func (s *Redis) CreateAll(ctx context.Context, records []Record) []error {
 		if !missing {
 			break
 		}
-		_ = createScript.Load(ctx, s.rdb).Err() // of one node it may have failed, and not of the others
+		_ = script.Load(ctx, s.rdb).Err() // of one node it may have failed, and not of the others
 	}
-	errs := make([]error, len(cmds))
-	for i, cmd := range cmds {
-		errs[i] = created(cmd)
-	}
-	return errs
+	return cmds
 }
 
 // created reads the answer of create.lua.

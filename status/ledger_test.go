@@ -1,8 +1,10 @@
 package status_test
 
 import (
+	"errors"
 	"flag"
 	"fmt"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -22,7 +24,7 @@ type ledger struct {
 	record           status.Record
 	claim            claimed // of the message while it is sending
 	spent, ambiguous int
-	sealed           bool // the payload of a dead letter is kept
+	sealed           bool // the payload is kept
 }
 
 // claimed is a claim that stands.
@@ -108,13 +110,14 @@ func (l *ledger) move(m status.Move) error {
 }
 
 // become is the rule of reasons and payloads: what ends without an answer tells
-// that an earlier attempt may have been acted on; dead letters are kept.
+// that an earlier attempt may have been acted on; dead letters are kept, and what
+// expired.
 func (l *ledger) become(state status.State, reason string, next, now time.Time) {
 	if l.ambiguous > 0 && (state == status.Expired || state == status.Canceled) {
 		reason = status.ReasonMaybeSent
 	}
 	l.record.State, l.record.Reason, l.record.NextAttemptAt, l.record.UpdatedAt = state, reason, next, now
-	l.sealed = state.Dead()
+	l.sealed = state.Dead() || state == status.Expired
 }
 
 // release is the rule of Release: a dead worker's claim is an abandoned one.
@@ -124,11 +127,12 @@ func (l *ledger) release(owner string) {
 	}
 }
 
-// replay is the rule of MarkReplayed: a dead letter lives on as one message.
-func (l *ledger) replay(newID, replace string) (string, error) {
+// replay is the rule of MarkReplayed: a dead letter lives on as one message. MarkResent
+// has the same, and takes what expired as well.
+func (l *ledger) replay(newID, replace string, takesExpired bool) (string, error) {
 	r := &l.record
 	switch {
-	case !r.State.Dead():
+	case !r.State.Dead() && (r.State != status.Expired || !takesExpired):
 	case r.ReplayedAs != "" && r.ReplayedAs != replace:
 		return r.ReplayedAs, nil
 	case l.sealed:
@@ -429,16 +433,27 @@ func (w *world) move(t *rapid.T) {
 	w.same("move to "+string(to), fmt.Sprint(l.move(m)), fmt.Sprint(w.store.Move(t.Context(), m)))
 }
 
-// operate replays a dead letter or, as at the end of a replay, takes it off the list.
+// operate replays a message that ended or, as at the end of a replay, takes it off the
+// list: one alone, or as one of many.
 func (w *world) operate(t *rapid.T) {
 	l := w.ledgers[w.message()]
+	many := rapid.Bool().Draw(t, "many")
 	if rapid.Bool().Draw(t, "drop") {
-		must(t, w.store.DropDead(t.Context(), "kinpos", l.record.ID))
+		if many {
+			must(t, errors.Join(w.store.DropEnded(t.Context(), "kinpos", []string{"none", l.record.ID})...))
+		} else {
+			must(t, w.store.DropDead(t.Context(), "kinpos", l.record.ID))
+		}
 		l.sealed = false
 		return
 	}
 	newID, replace := w.name("replay-"), rapid.SampledFrom([]string{"", l.record.ReplayedAs}).Draw(t, "replace")
-	wantID, wantErr := l.replay(newID, replace)
+	wantID, wantErr := l.replay(newID, replace, many)
+	if many {
+		ids, errs := w.store.MarkResent(t.Context(), []status.Resend{{ID: "none"}, {ID: l.record.ID, NewID: newID, Replace: replace}})
+		w.same("mark", fmt.Sprint(wantID, wantErr), fmt.Sprint(ids[1], errs[1]))
+		return
+	}
 	gotID, err := w.store.MarkReplayed(t.Context(), l.record.ID, newID, replace)
 	w.same("replay", fmt.Sprint(wantID, wantErr), fmt.Sprint(gotID, err))
 }
@@ -456,18 +471,28 @@ func (w *world) checkRecord(t *rapid.T, i int) {
 
 // checkAll looks at what was not acted on, too.
 func (w *world) checkAll(t *rapid.T) {
-	want, got := map[string]bool{}, map[string]bool{}
+	ended, dead := map[string]int{}, map[string]int{}
 	for i, l := range w.ledgers {
 		w.checkRecord(t, i)
 		if l.sealed {
-			want[l.record.ID] = true
+			ended[l.record.ID] = 1
+		}
+		if l.sealed && l.record.State.Dead() {
+			dead[l.record.ID] = 1
 		}
 	}
-	for letter, err := range w.store.Dead(t.Context(), "kinpos", status.DeadFilter{}) {
+	w.same("ended messages", ended, count(t, w.store.Ended(t.Context(), "kinpos", status.EndedFilter{})))
+	w.same("dead letters", dead, count(t, w.store.Dead(t.Context(), "kinpos", status.DeadFilter{})))
+}
+
+// count tells how often each message is listed.
+func count(t *rapid.T, list iter.Seq2[status.EndedMessage, error]) map[string]int {
+	n := map[string]int{}
+	for m, err := range list {
 		must(t, err)
-		got[letter.ID] = true
+		n[m.ID]++
 	}
-	w.same("dead letters", want, got)
+	return n
 }
 
 // same fails when what the store did is not what the model says. It goes on to

@@ -73,6 +73,10 @@ func (s State) Dead() bool {
 	return slices.Contains([]State{Rejected, Exhausted, Unknown}, s)
 }
 
+// EndedStates are the states whose messages keep their sealed payload, so that they
+// can be sent again: the dead letters', and expired.
+func EndedStates() []State { return []State{Rejected, Exhausted, Unknown, Expired} }
+
 // Record is what is known of a message. Its JSON form is part of the command
 // line's contract: times are RFC 3339, absent when not known.
 type Record struct {
@@ -93,6 +97,14 @@ type Record struct {
 	Campaign          string     `json:"campaign,omitempty"`
 	ReplayOf          string     `json:"replay_of,omitempty"`
 	ReplayedAs        string     `json:"replayed_as,omitempty"`
+}
+
+// MaybeSent reports whether the provider may have acted on a message that was not
+// accepted: sent again, it may be a second code. A message that ended before the
+// provider's late word for it was heard has that word in its attempt alone.
+func (r Record) MaybeSent() bool {
+	return r.State == Unknown || r.PossibleDuplicate || r.Reason == ReasonMaybeSent ||
+		slices.ContainsFunc(r.Attempts, func(a Attempt) bool { return a.Outcome == "ambiguous" || a.Outcome == "accepted" })
 }
 
 // Attempt is one request for a message.

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/otpq/otpq/internal/coalesce"
 )
 
 //go:embed lua/create.lua
@@ -41,7 +43,7 @@ var (
 // Retention says how long records are kept after a message has come to its end.
 type Retention struct {
 	// Records is for messages that ended well or too late, which may be kept a
-	// hundredth longer. Zero means 72 h.
+	// hundredth longer; those that expired with their sealed payload. Zero means 72 h.
 	Records time.Duration
 	// DeadLetters is for dead letters with their sealed payload. Zero means 30 days.
 	DeadLetters time.Duration
@@ -58,6 +60,7 @@ type Redis struct {
 	rdb       redis.UniversalClient
 	scripts   *runner
 	retention Retention
+	indexing  *coalesce.Group[*entry]
 }
 
 var _ Store = (*Redis)(nil)
@@ -71,7 +74,9 @@ func NewRedis(rdb redis.UniversalClient, keep Retention) *Redis {
 	if keep.DeadLetters <= 0 {
 		keep.DeadLetters = defaultDeadRetention
 	}
-	return &Redis{rdb: rdb, scripts: newRunner(rdb), retention: keep}
+	s := &Redis{rdb: rdb, scripts: newRunner(rdb), retention: keep}
+	s.indexing = coalesce.New(runCalls, mostRuns, s.indexAll)
+	return s
 }
 
 // RecordsKept is how long the record of any message is kept after its end, at least.
@@ -145,7 +150,7 @@ func (s *Redis) claim(ctx context.Context, id string, args []any) ([]any, error)
 
 // Finish implements [Store].
 func (s *Redis) Finish(ctx context.Context, f Finish) error {
-	if err := s.indexDead(ctx, f.State, f.Provider, f.ID, f.Now); err != nil {
+	if err := s.index(ctx, f.State, f.Provider, f.ID, f.Now); err != nil {
 		return err
 	}
 	args := []any{
@@ -159,7 +164,7 @@ func (s *Redis) Finish(ctx context.Context, f Finish) error {
 	if f.CodeValid > 0 {
 		args = append(args, "code_valid_us", f.CodeValid.Microseconds())
 	}
-	if f.State.Dead() {
+	if indexOf(f.State) != "" {
 		args = append(args, "payload", f.Payload)
 	}
 	return s.change(ctx, finishScript, f.ID, f.State, args)
@@ -167,11 +172,11 @@ func (s *Redis) Finish(ctx context.Context, f Finish) error {
 
 // Move implements [Store].
 func (s *Redis) Move(ctx context.Context, m Move) error {
-	if err := s.indexDead(ctx, m.To, m.Provider, m.ID, m.Now); err != nil {
+	if err := s.index(ctx, m.To, m.Provider, m.ID, m.Now); err != nil {
 		return err
 	}
 	change := whyAndWhen(m.Reason, m.Next)
-	if m.To.Dead() {
+	if indexOf(m.To) != "" {
 		change = append(change, "payload", m.Payload)
 	}
 	args := append([]any{m.Now.UnixMilli(), string(m.To), s.keep(m.To), len(change)}, change...)

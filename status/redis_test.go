@@ -3,6 +3,7 @@ package status_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -194,7 +195,6 @@ func TestRetentionDefaults(t *testing.T) {
 	}
 }
 
-// TestOnlyDeadLettersKeepAPayload: it is the largest part of a record.
 func TestARecordKeepsTheLastHundredAttempts(t *testing.T) {
 	t.Parallel()
 	s := newStore(redistest.Start(t).Client())
@@ -212,13 +212,22 @@ func TestARecordKeepsTheLastHundredAttempts(t *testing.T) {
 	}
 }
 
-func TestOnlyDeadLettersKeepAPayload(t *testing.T) {
+// TestOnlyWhatMayBeSentAgainKeepsAPayload: it is the largest part of a record.
+func TestOnlyWhatMayBeSentAgainKeepsAPayload(t *testing.T) {
 	onEachRedis(t, func(t *testing.T, rdb *redis.Client) {
 		s := newStore(rdb)
 		kept := func(id string) bool { return rdb.HExists(t.Context(), "otpq:msg:"+id, "payload").Val() }
 		for _, to := range []status.State{status.Accepted, status.Expired, status.Deferred, status.Rejected, status.Exhausted, status.Unknown} {
-			if r := sent(t, s, "kinpos", to, "", start); kept(r.ID) != to.Dead() {
-				t.Errorf("%s: payload kept is %v, want %v", to, !to.Dead(), to.Dead())
+			want := slices.Contains(status.EndedStates(), to)
+			if r := sent(t, s, "kinpos", to, "", start); kept(r.ID) != want {
+				t.Errorf("%s: payload kept is %v, want %v", to, !want, want)
+			}
+		}
+		for _, to := range []status.State{status.Deferred, status.Canceled, status.Expired, status.Rejected} {
+			want, r := slices.Contains(status.EndedStates(), to), newRecord("kinpos")
+			must(t, s.Move(t.Context(), status.Move{ID: r.ID, Seed: &r, Provider: "kinpos", To: to, Payload: []byte("x"), Now: start}))
+			if kept(r.ID) != want {
+				t.Errorf("moved to %s: payload kept is %v, want %v", to, !want, want)
 			}
 		}
 		r := sent(t, s, "kinpos", status.Unknown, "timeout", start)

@@ -118,7 +118,7 @@ type Finish struct {
 	// Reference and CodeValid are what the provider told.
 	Reference string
 	CodeValid time.Duration
-	// Payload is the sealed message; kept only when State is a dead letter's.
+	// Payload is the sealed message; kept only in one of the [EndedStates].
 	Payload []byte
 	Now     time.Time
 }
@@ -138,6 +138,6 @@ type Move struct {
 	To       State
 	Reason   string
 	Next     time.Time
-	Payload  []byte
+	Payload  []byte // as in Finish
 	Now      time.Time
 }

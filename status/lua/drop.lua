@@ -1,4 +1,4 @@
--- Deletes a dead letter's payload; its record stays like any other's.
+-- Deletes the payload of a message that ended; its record stays like any other's.
 -- KEYS: record. ARGV: now in ms, retention in ms.
 if redis.call('EXISTS', KEYS[1]) == 1 then
   redis.call('HDEL', KEYS[1], 'payload')

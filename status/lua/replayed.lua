@@ -1,6 +1,6 @@
--- Marks a dead letter as replayed, once. Its payload is what makes it one: a
--- letter that was discarded has none.
--- KEYS: record. ARGV: id of the new message, states of dead letters as |a|b|,
+-- Marks a message that ended as replayed, once. Its payload is what it is replayed
+-- from: a letter that was discarded has none.
+-- KEYS: record. ARGV: id of the new message, states to replay from as |a|b|,
 -- id of the earlier replay to replace or ''.
 -- Returns {'ok', id of the message it is replayed as} | {'refused', state} | {'gone', ''}.
 local r = redis.call('HMGET', KEYS[1], 'state', 'replayed_as')
