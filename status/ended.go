@@ -2,6 +2,7 @@ package status
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -26,8 +27,11 @@ type EndedMessage struct {
 // Open unseals the message. It fails as [tasks.Decode] does.
 func (m EndedMessage) Open(keys *tasks.Keyring) (tasks.Message, error) {
 	payload := m.Payload
-	if inner, err := tasks.Release(keys, payload); err == nil {
+	switch inner, err := tasks.Release(keys, payload); {
+	case err == nil:
 		payload = inner // it could not be read when it ended, and may be now
+	case !errors.Is(err, tasks.ErrMalformed):
+		return tasks.Message{}, err
 	}
 	opened, err := tasks.Decode(keys, payload)
 	if err == nil && opened.ID != m.ID {

@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/otpq/otpq/enqueue"
+	"github.com/otpq/otpq/enqueue/campaign/rows"
 	"github.com/otpq/otpq/providers"
+	"github.com/otpq/otpq/providers/unimedbh"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/tasks"
 )
@@ -84,6 +86,62 @@ func TestAMessageExpiresOnTimeWhileTheBreakerIsOpen(t *testing.T) {
 	}
 	if n := len(f.requests()) - before; len(rec.Attempts) > 0 || n > 8 {
 		t.Errorf("%d attempts, %d requests while the breaker was open", len(rec.Attempts), n)
+	}
+}
+
+// TestWhatAnOutageLetExpireCanBeSentAgain takes those whom an open breaker kept waiting
+// until it was too late from there to a code, as a campaign does.
+func TestWhatAnOutageLetExpireCanBeSentAgain(t *testing.T) {
+	r := newRig(t)
+	f := always(providers.Retry(providers.ReasonProviderError, 0, nil))
+	_, stop := r.start(nil, f.config(trigger(time.Hour), func(pc *ProviderConfig) { pc.Retry.MaxAttempts = 100 }))
+	for range 5 { // open it
+		r.send(enqueue.ValidFor(time.Hour))
+	}
+	eventually(t, func() bool { return len(f.requests()) >= 3 }, func() string { return "the breaker had nothing to open it" })
+	people := map[string]string{}
+	for n := range 20 {
+		req := unimedbh.Request{Username: fmt.Sprintf("pessoa%d@example.com", n), Type: "EMAIL"}
+		people[r.sendTo(req, enqueue.ValidFor(1500*time.Millisecond), enqueue.InLane(tasks.Bulk))] = req.Username
+	}
+	for id := range people {
+		r.awaitState(id, status.Expired)
+	}
+	stop()
+
+	r.start(nil, always(providers.AcceptedFor(0)).config())
+	of := status.EndedFilter{States: []status.State{status.Expired}}
+	again := map[string]string{}
+	for row, err := range rows.FromStatus(t.Context(), r.store, r.keyring(), unimedbh.Definition(), of) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := row.Request.Recipient(); got != people[row.ReplayOf] || row.PossibleDuplicate {
+			t.Fatalf("the row of %s is for %q, a possible duplicate: %v; want %q and no", row.ReplayOf, got, row.PossibleDuplicate, people[row.ReplayOf])
+		}
+		again[row.ReplayOf] = "again-" + row.ReplayOf
+		as, errs := r.store.MarkResent(t.Context(), []status.Resend{{ID: row.ReplayOf, NewID: again[row.ReplayOf]}})
+		if errs[0] != nil {
+			t.Fatal(errs[0])
+		}
+		r.sendTo(row.Request, enqueue.InLane(tasks.Bulk), enqueue.As(enqueue.Identity{ID: as[0], ReplayOf: row.ReplayOf}))
+		if errs := r.store.DropEnded(t.Context(), "unimedbh", []string{row.ReplayOf}); errs[0] != nil {
+			t.Fatal(errs[0])
+		}
+	}
+	if len(again) != len(people) {
+		t.Fatalf("%d were found again, want the %d that expired", len(again), len(people))
+	}
+	for old, id := range again {
+		if rec := r.awaitState(id, status.Accepted); rec.ReplayOf != old || rec.PossibleDuplicate {
+			t.Errorf("the new message is %+v, want it linked to %s", rec, old)
+		}
+		if rec := r.get(old); rec.State != status.Expired || rec.ReplayedAs != id {
+			t.Errorf("the old message is %s, replayed as %q; want expired and %s", rec.State, rec.ReplayedAs, id)
+		}
+	}
+	for m := range r.store.Ended(t.Context(), "unimedbh", of) {
+		t.Errorf("%s is listed after it was sent again", m.ID)
 	}
 }
 

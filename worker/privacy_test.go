@@ -285,7 +285,7 @@ func wantSurfaces(t *testing.T, surfaces []surface) {
 	t.Helper()
 	parts := map[string][]string{
 		"Redis": {
-			"asynq:{otpq:unimedbh:interactive}:t:", "asynq:workers:{", "otpq:idem:{", "otpq:msg:", "otpq:dead:kinpos", "otpq:worker:",
+			"asynq:{otpq:unimedbh:interactive}:t:", "asynq:workers:{", "otpq:idem:{", "otpq:msg:", "otpq:dead:kinpos", "otpq:expired:kinpos", "otpq:worker:",
 			`"sealed":"`, `"quarantined":"`, "rate_limited", "traceparent",
 		},
 		"what Redis was told": {"evalsha", "asynq:workers:{", `"sealed":"`, `"quarantined":"`, "rate_limited", "queued|", "otpq:dead:medsenior"},
