@@ -104,11 +104,11 @@ func join(states []status.State) string {
 // maybeSent reports whether the provider may have acted on a row's message.
 func (c *Campaigns) maybeSent(ctx context.Context, row knownRow) (bool, error) {
 	if row.State == string(status.Unknown) || row.Reason == status.ReasonMaybeSent {
-		return true, nil
+		return true, nil // whether or not there is a record
 	}
 	r, err := c.store.Get(ctx, row.MessageID)
 	if errors.Is(err, status.ErrNotFound) {
 		return false, nil
 	}
-	return r.PossibleDuplicate, err
+	return err == nil && r.MaybeSent(), err
 }
