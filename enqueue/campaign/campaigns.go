@@ -113,11 +113,11 @@ var idPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_-]{0,55}(\.[0-9]{1,6}
 // recipient's is met in the campaign.
 func (c *Campaigns) messageID(m *meta, recipient string) (uuid.UUID, error) {
 	var id uuid.UUID
-	print, err := c.keys.Fingerprint(m.keyID, "campaign "+m.ID+" "+m.Provider, recipient)
+	hash, err := c.keys.Fingerprint(m.keyID, "campaign "+m.ID+" "+m.Provider, recipient)
 	if err != nil {
 		return id, fmt.Errorf("campaign %s was made with another sealing key, which finds recipients again: put it back: %w", m.ID, err)
 	}
-	copy(id[:], print)
+	copy(id[:], hash)
 	id[6] = id[6]&0x0f | 0x80 // version 8: made up by an application
 	id[8] = id[8]&0x3f | 0x80
 	return id, nil
