@@ -225,6 +225,24 @@ func TestMaskedRecipientAndPersonal(t *testing.T) {
 	}
 }
 
+func TestRecipientIsThePhoneOrElseTheAddress(t *testing.T) {
+	for _, c := range []struct {
+		r    Request
+		want string
+	}{
+		{Request{MobileNumber: "99000042", InternationalPrefix: "00598"}, "00598 99000042"},
+		{Request{MobileNumber: "99000042", InternationalPrefix: "00598", EmailAddress: "teste@example.com", Language: "es"}, "00598 99000042"},
+		{Request{MobileNumber: "99000042"}, " 99000042"},
+		{Request{MobileNumber: "99000042", InternationalPrefix: "00055"}, "00055 99000042"}, // somebody in another country
+		{Request{EmailAddress: "teste@example.com"}, "teste@example.com"},
+		{Request{EmailAddress: "Teste@Example.COM", InternationalPrefix: "00598"}, "teste@example.com"},
+	} {
+		if got := c.r.Recipient(); got != c.want {
+			t.Errorf("Recipient() of %+v = %q, want %q", c.r, got, c.want)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	example, err := json.Marshal(Definition().Example)
 	if err != nil {

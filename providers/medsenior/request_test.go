@@ -118,6 +118,21 @@ func TestMaskedRecipientAndPersonal(t *testing.T) {
 	}
 }
 
+func TestRecipientIsTheBeneficiaryByWhicheverContact(t *testing.T) {
+	for _, r := range []Request{
+		{EmailID: "e", CPF: goodCPF, PrimeiroAcesso: new(true)},
+		{CelularID: "c", CPF: goodCPF, PrimeiroAcesso: new(false)},
+		{EmailID: "other", CelularID: "c", CPF: goodCPF},
+	} {
+		if got := r.Recipient(); got != goodCPF {
+			t.Errorf("Recipient() of %+v = %q, want %q", r, got, goodCPF)
+		}
+	}
+	if got := (Request{CelularID: "c", CPF: "12345678902"}).Recipient(); got == goodCPF {
+		t.Errorf("Recipient() of another beneficiary = %q as well", got)
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"emailId":"a","celularId":"b","cpf":"12345678901","primeiroAcesso":false}`))
 	f.Add([]byte(`{"cpf":null,"CPF":1}`))

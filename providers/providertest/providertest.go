@@ -133,11 +133,14 @@ func leaks(r providers.Request, out providers.Outcome, log *logs) error {
 	secrets := []string{token}
 	if r != nil {
 		secrets = append(secrets, r.Personal()...)
+		if who := strings.TrimSpace(r.Recipient()); who != "" {
+			secrets = append(secrets, who)
+		}
 	}
 	var errs []error
 	for place, text := range places {
 		for i, s := range secrets {
-			if strings.Contains(strings.ToLower(text), strings.ToLower(s)) {
+			if shows(text, s) {
 				what := "the token"
 				if i > 0 {
 					what = fmt.Sprintf("what names the person (%q)", s)

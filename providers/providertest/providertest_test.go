@@ -37,8 +37,7 @@ type toyRequest struct {
 
 func (toyRequest) ProviderName() string      { return "toy" }
 func (r toyRequest) MaskedRecipient() string { return "***" }
-
-func (r toyRequest) Recipient() string { return "somebody" }
+func (r toyRequest) Recipient() string       { return r.To }
 func (r toyRequest) Personal() []string {
 	return slices.DeleteFunc([]string{r.To}, func(s string) bool { return s == "" })
 }
@@ -339,6 +338,68 @@ func TestDefinitionsAreLookedThrough(t *testing.T) {
 	}
 }
 
+// knownAs is a toy's request with another way to tell whom it is for.
+type knownAs struct {
+	toyRequest
+	recipient func(to string) string
+}
+
+func (r knownAs) Recipient() string { return r.recipient(r.To) }
+
+func TestRecipientsAreLookedThrough(t *testing.T) {
+	calls := 0
+	for name, c := range map[string]struct {
+		recipient func(to string) string
+		decode    func(data []byte) error // fails first
+		want      string
+	}{
+		"sound":                  {recipient: func(to string) string { return "toy:" + to }},
+		"empty":                  {recipient: func(string) string { return "" }, want: "of the example is empty"},
+		"blank":                  {recipient: func(string) string { return " " }, want: "of the example is empty"},
+		"the same for everybody": {recipient: func(string) string { return "somebody" }, want: "the same for another person"},
+		"another one each time":  {recipient: func(to string) string { calls++; return fmt.Sprint(to, calls) }, want: "not the same each time"},
+		"shown by an error": {
+			recipient: func(to string) string { return to },
+			decode: func(data []byte) error {
+				if bytes.Contains(data, []byte("u0001")) {
+					return fmt.Errorf("cannot send to %s", data)
+				}
+				return nil
+			},
+			want: "shows Recipient()",
+		},
+		"empty for what is valid": {
+			recipient: func(to string) string {
+				if len(to) > 1000 {
+					return ""
+				}
+				return to
+			},
+			want: "empty for what is valid",
+		},
+	} {
+		d := toyDefinition(nil)
+		d.Example = knownAs{toyRequest{To: "5531999990042"}, c.recipient}
+		decode := d.Decode
+		d.Decode = func(data []byte) (providers.Request, error) {
+			if c.decode != nil {
+				if err := c.decode(data); err != nil {
+					return nil, err
+				}
+			}
+			r, err := decode(data)
+			if err != nil {
+				return nil, err
+			}
+			return knownAs{r.(toyRequest), c.recipient}, nil
+		}
+		err := recipient(&kit{Harness: Harness{Definition: d}})
+		if (err == nil) != (c.want == "") || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: the rule says %v, want %q", name, err, c.want)
+		}
+	}
+}
+
 const toyExchange = `What the vendor says when all is well.
 -- outcome --
 accepted
@@ -439,7 +500,9 @@ func TestLeaksAreFound(t *testing.T) {
 	}
 	log := new(logs)
 	fmt.Fprint(log, "MARIA")
+	known := knownAs{toyRequest{To: "Maria"}, func(string) string { return "who-17" }}
 	for name, err := range map[string]error{
+		"a recipient":   leaks(known, providers.Outcome{Err: errors.New("for who-17")}, new(logs)),
 		"an error":      leaks(r, providers.Outcome{Err: fmt.Errorf("for %w", errors.New("maria"))}, new(logs)),
 		"a reference":   leaks(r, providers.Outcome{Reference: "maria-1"}, new(logs)),
 		"a log line":    leaks(r, clean, log),

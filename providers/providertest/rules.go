@@ -46,6 +46,7 @@ var rules = []rule{
 	{"a token file is read again when it changes", tokenFile},
 	{"settings that cannot work are refused", badSettings},
 	{"the definition is whole", definition},
+	{"a recipient is one person, and shown by no error", recipient},
 	{"the sandbox takes the example", sandbox},
 }
 

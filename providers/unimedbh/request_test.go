@@ -83,6 +83,23 @@ func TestEveryKindOfUsernameIsMasked(t *testing.T) {
 	}
 }
 
+func TestRecipientIsTheUserHoweverWritten(t *testing.T) {
+	for username, want := range map[string]string{
+		"teste@gmail.com":    "teste@gmail.com",
+		"Teste@Gmail.COM":    "teste@gmail.com",
+		" teste@gmail.com\t": "teste@gmail.com",
+		"teste2@gmail.com":   "teste2@gmail.com",
+		"12345678901":        "12345678901",
+		"JOSÉ":               "josé",
+	} {
+		for _, kind := range []string{"EMAIL", "sms"} {
+			if got := (Request{Username: username, Type: kind}).Recipient(); got != want {
+				t.Errorf("Recipient() of %q by %s = %q, want %q", username, kind, got, want)
+			}
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"username":"teste@gmail.com","type":"EMAIL"}`))
 	f.Add([]byte(`{"username":"\ud83d","Type":1}`))
