@@ -62,9 +62,9 @@ func Trace(headers map[string]string) Option { return func(o *options) { o.trace
 // can be queued again after a crash and is still one message. Zero fields are made up
 // as ever.
 type Identity struct {
-	// ID is the message's: up to 64 letters, digits, - and _. A message that is queued
-	// or has ended already is left as it is, while its record is kept. No two items of
-	// a batch have the same.
+	// ID is the message's: up to 64 letters, digits, - and _, the first of them
+	// neither of the last. A message that is queued or has ended already is left as it
+	// is, while its record is kept. No two items of a batch have the same.
 	ID string
 	// CreatedAt is when the message was first queued; its validity counts from then.
 	CreatedAt time.Time
@@ -77,6 +77,34 @@ type Identity struct {
 // As gives the message an identity. Unlike others, a Send of it that failed may be
 // repeated until it succeeds, and is not taken back on its own.
 func As(id Identity) Option { return func(o *options) { o.identity = id } }
+
+// problem says what is wrong with an identity, or is empty.
+func (id Identity) problem(now time.Time) string {
+	const name = "must be up to 64 letters, digits, - and _, the first of them a letter or a digit"
+	switch {
+	case id.ID != "" && !isID(id.ID):
+		return "ID " + name
+	case id.ReplayOf != "" && !isID(id.ReplayOf):
+		return "ReplayOf " + name
+	case !id.CreatedAt.IsZero() && (id.CreatedAt.UnixMilli() <= 0 || id.CreatedAt.After(now.Add(maxDelay))):
+		return "CreatedAt must be after 1970 and at most a year from now"
+	}
+	return ""
+}
+
+// isID reports whether a message can be called so: ids are parts of Redis keys.
+func isID(s string) bool {
+	alphanumeric := func(c byte) bool { return '0' <= c && c <= '9' || 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z' }
+	if len(s) > 64 || !alphanumeric(s[0]) {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; !alphanumeric(c) && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return true
+}
 
 const (
 	maxKeyLength      = 255
@@ -102,6 +130,8 @@ func newOptions(opts []Option, now time.Time) (options, error) {
 		return o, &OptionError{"max attempts", fmt.Sprintf("must not be negative, not %d", o.maxAttempts)}
 	case o.identity.ID != "" && o.key != "":
 		return o, &OptionError{"identity", "and an idempotency key exclude each other"}
+	case o.identity.problem(now) != "":
+		return o, &OptionError{"identity", o.identity.problem(now)}
 	case o.at.After(now.Add(maxDelay)):
 		return o, &OptionError{"time", "must be at most a year from now"}
 	case len(o.campaign) > maxCampaignLength:
