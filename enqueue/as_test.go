@@ -50,6 +50,33 @@ func TestFiftyProcessesThatSendAsOneIdentityQueueOneMessage(t *testing.T) {
 	}
 }
 
+func TestSendsAsOneIdentityThatGoTogetherQueueOneMessage(t *testing.T) {
+	r := newRig(t)
+	var items []*item
+	for _, id := range []string{"row-17", "row-17", "row-18", "row-17"} {
+		now := time.Now()
+		o, err := newOptions([]Option{As(Identity{ID: id})}, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		it, err := r.newItem(example, o, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		it.ctx = t.Context()
+		items = append(items, it)
+	}
+	r.submitSends(items) // as of callers that come while Redis is busy
+	for _, it := range items {
+		if it.err != nil {
+			t.Error(it.err)
+		}
+	}
+	if got := r.queued(tasks.Interactive); !slices.Equal(got, []string{"row-17", "row-18"}) {
+		t.Errorf("queued = %q, want each once", got)
+	}
+}
+
 func TestASendAsAnIdentityAgainChangesNothing(t *testing.T) {
 	for name, newRig := range rigs {
 		t.Run(name, func(t *testing.T) {

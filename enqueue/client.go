@@ -207,16 +207,33 @@ func (c *Client) submitOne(ctx context.Context, it *item) error {
 // submitSends is submit of many callers' items.
 func (c *Client) submitSends(items []*item) {
 	wanted := make([]*item, 0, len(items))
+	// No message comes twice in a call: of Sends as one identity the first stands for
+	// all.
+	var first map[string]*item
+	var again []*item
 	for _, it := range items {
 		if err := it.ctx.Err(); err != nil {
 			it.unavailable(err) // and its caller has gone
 			continue
+		}
+		if it.kept {
+			if first[it.m.ID] != nil {
+				again = append(again, it)
+				continue
+			}
+			if first == nil {
+				first = map[string]*item{}
+			}
+			first[it.m.ID] = it
 		}
 		wanted = append(wanted, it)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), submitTime)
 	defer cancel()
 	c.submit(ctx, wanted)
+	for _, it := range again {
+		it.err = first[it.m.ID].err
+	}
 }
 
 // await returns when do has, or with ctx's error when that ends first, which
