@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/otpq/otpq/providers/unimedbh"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/tasks"
 )
@@ -108,12 +109,19 @@ func TestASendAsAnIdentityThatHasEndedSendsNothing(t *testing.T) {
 					r.finish("row-17", state)
 				}
 				before := r.record("row-17")
+				queue := "asynq:{" + tasks.QueueName(unimedbh.Name, tasks.Interactive) + "}:"
+				if err := r.look.Del(t.Context(), queue+"pending", queue+"t:row-17").Err(); err != nil { // it was acknowledged
+					t.Fatal(err)
+				}
 				receipt, err := r.Send(t.Context(), example, As(Identity{ID: "row-17"}))
 				if err != nil || receipt.ID != "row-17" {
 					t.Fatalf("Send = %+v, %v", receipt, err)
 				}
 				if diff := cmp.Diff(before, r.record("row-17")); diff != "" {
 					t.Errorf("the record of what has ended (-before +after):\n%s", diff)
+				}
+				if got := r.queued(tasks.Interactive); len(got) > 0 && name == "in one step" {
+					t.Errorf("queued = %q, want nothing of what has ended", got)
 				}
 				// A worker that met a task of it would be told that it is over.
 				claimed, err := r.store.Claim(t.Context(), status.Claim{Seed: before, Token: "another", Now: time.Now(), AbandonedAfter: time.Minute})

@@ -66,19 +66,22 @@ local pending, scheduled = {}, {}
 for i = 1, count do
   if not held[i] then
     local at = rows + (i - 1) * width
-    local task = KEYS[2 + i]
+    local task, state = KEYS[2 + i], false
     if idems > 0 then
       call('SET', KEYS[2 + 2 * count + (i - 1) * idems + 1], ARGV[at + width], 'PX', window)
     end
     if records then
       local record = KEYS[2 + count + i]
-      if not (old and call('EXISTS', record) == 1) then
+      state = old and call('HGET', record, 'state')
+      if not state then
         for j = 1, own do fields[shared + 2 * j] = ARGV[at + 2 + j] end
         call('HSET', record, unpack(fields))
         call('PEXPIRE', record, ARGV[at + 2])
       end
     end
-    if not (old and call('EXISTS', task) == 1) then
+    -- Of what has come to its end there is no task, and none is made.
+    local over = state and state ~= 'queued' and state ~= 'sending' and state ~= 'deferred'
+    if not over and not (old and call('EXISTS', task) == 1) then
       local id = string.sub(task, prefix + 1)
       local when = due
       if due == '?' then when = ARGV[at + 3 + own] end
