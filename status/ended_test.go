@@ -323,6 +323,59 @@ func TestNothingIsListedOrMarkedWithoutRedis(t *testing.T) {
 	}
 }
 
+// TestAllThatEndAtOnceAreListed: those that end at the same time are indexed together.
+func TestAllThatEndAtOnceAreListed(t *testing.T) {
+	rdb := redistest.Start(t).Client()
+	s := newStore(rdb)
+	const n = 400
+	var wg sync.WaitGroup
+	ids, errs := make([]string, n), make([]error, n)
+	before := readsOf(t, rdb)
+	for i := range n {
+		r := newRecord("kinpos")
+		ids[i] = r.ID
+		to := []status.State{status.Expired, status.Rejected, status.Expired}[i%3]
+		wg.Go(func() {
+			errs[i] = s.Move(t.Context(), status.Move{
+				ID: r.ID, Seed: &r, Provider: "kinpos", To: to, Payload: []byte("x"), Now: at(time.Duration(i) * time.Second),
+			})
+		})
+	}
+	wg.Wait()
+	must(t, errors.Join(errs...))
+	if took := readsOf(t, rdb) - before; took > n/2 {
+		t.Errorf("the ends of %d messages at once took %d reads of Redis, want few", n, took)
+	}
+	if diff := cmp.Diff(ids, endedIDs(t, s, status.EndedFilter{})); diff != "" {
+		t.Errorf("listed (-want +got):\n%s", diff)
+	}
+}
+
+// TestWhatCannotBeListedDoesNotEnd: nobody would find it. Others are not held up.
+func TestWhatCannotBeListedDoesNotEnd(t *testing.T) {
+	onEachRedis(t, func(t *testing.T, rdb *redis.Client) {
+		s := newStore(rdb)
+		must(t, rdb.Set(t.Context(), "otpq:expired:kinpos", "no index", time.Hour).Err())
+		const n = 60
+		var wg sync.WaitGroup
+		for i := range n {
+			r, to := newRecord("kinpos"), []status.State{status.Expired, status.Rejected}[i%2]
+			must(t, s.Create(t.Context(), r))
+			wg.Go(func() {
+				err := s.Move(t.Context(), status.Move{ID: r.ID, Provider: "kinpos", To: to, Payload: []byte("x"), Now: start})
+				got, getErr := s.Get(t.Context(), r.ID)
+				if listed := err == nil && got.State == to; listed != (to == status.Rejected) || getErr != nil {
+					t.Errorf("Move() to %s = %v, and it is %s, %v", to, err, got.State, getErr)
+				}
+			})
+		}
+		wg.Wait()
+		if ids := deadIDs(t, s, "kinpos", status.DeadFilter{}); len(ids) != n/2 {
+			t.Errorf("%d dead letters, want %d", len(ids), n/2)
+		}
+	})
+}
+
 // TestACrashNeverHidesWhatExpired: as for dead letters, the index comes first.
 func TestACrashNeverHidesWhatExpired(t *testing.T) {
 	rdb := redistest.Start(t).Client()
