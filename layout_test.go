@@ -38,9 +38,9 @@ var layout = []folderRule{
 
 	// What every app and every worker agree on stands on nothing.
 	{folder: "tasks", may: []string{"internal/secret"}},
-	{folder: "status", may: []string{"tasks", "internal/coalesce"}},
+	{folder: "status", may: []string{"tasks", "internal/coalesce", "internal/redisscript"}},
 	{folder: "status/statustest", may: []string{"status", "tasks"}},
-	{folder: "enqueue", may: []string{"tasks", "status", "providers", "internal/redisconn", "internal/asynqredis", "internal/coalesce", "internal/secret"}},
+	{folder: "enqueue", may: []string{"tasks", "status", "providers", "internal/redisconn", "internal/asynqredis", "internal/redisscript", "internal/coalesce", "internal/secret"}},
 	{folder: "enqueue/campaign", may: []string{"enqueue", "enqueue/campaign/rows", "tasks", "status", "providers"}},
 	{folder: "enqueue/campaign/rows", may: []string{"tasks", "status", "providers"}},
 
@@ -63,7 +63,8 @@ var layout = []folderRule{
 	// Not worker: an auditor that shared code with what it audits would share its mistakes.
 	{folder: "internal/audit", may: []string{"status", "tasks", "providers"}},
 	{folder: "internal/coalesce"},
-	{folder: "internal/asynqredis", may: []string{"internal/coalesce"}},
+	{folder: "internal/redisscript"},
+	{folder: "internal/asynqredis", may: []string{"internal/coalesce", "internal/redisscript"}},
 	{folder: "internal/backlog", may: []string{"internal/secret", "internal/redisconn", "tasks", "status", "providers"}},
 	// Tests alone: they build and run the command itself.
 	{folder: "internal/chaos"},

@@ -7,6 +7,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/otpq/otpq/internal/asynqredis"
+	"github.com/otpq/otpq/internal/redisscript"
 	"github.com/otpq/otpq/status"
 )
 
@@ -51,28 +52,18 @@ func (c *Client) reserve(ctx context.Context, items []*item) {
 	if keyed == nil {
 		return
 	}
-	cmds := make(map[*item]*redis.Cmd, len(keyed))
-	list := keyed
-	for range scriptTries {
-		_, _ = c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
-			for _, it := range list {
-				cmds[it] = reserveScript.EvalSha(ctx, p, it.keys, it.reservation(false).String(), c.window.Milliseconds())
-			}
-			return nil
-		})
-		var missing []*item
-		for _, it := range list {
-			if redis.HasErrorPrefix(cmds[it].Err(), "NOSCRIPT") {
-				missing = append(missing, it)
-			}
+	calls := make([]*redisscript.Call, len(keyed))
+	for i, it := range keyed {
+		args := append(reserveScript.Begin(5+len(it.keys)), len(it.keys))
+		for _, k := range it.keys {
+			args = append(args, k)
 		}
-		if list = missing; list == nil {
-			break
-		}
-		_ = reserveScript.Load(ctx, c.rdb).Err() // of one node it may have failed, and not of the others
+		args = append(args, it.reservation(false).String(), c.window.Milliseconds())
+		calls[i] = &redisscript.Call{Script: reserveScript, Args: args}
 	}
-	for _, it := range keyed {
-		reply, err := cmds[it].StringSlice()
+	redisscript.Run(ctx, c.rdb, calls...)
+	for i, it := range keyed {
+		reply, err := calls[i].Cmd.StringSlice()
 		switch {
 		case err == nil && len(reply) != 2:
 			it.unavailable(errAnswer)
@@ -113,8 +104,8 @@ func (c *Client) queueTasks(ctx context.Context, items []*item) {
 		err := c.publish(ctx, queue)
 		if err == nil {
 			l.buildTasks()
-			c.runCalls(ctx, []*call{l})
-			err = l.cmd.Err()
+			redisscript.Run(ctx, c.rdb, &l.script)
+			err = l.script.Cmd.Err()
 		}
 		if err == nil {
 			continue

@@ -12,6 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/otpq/otpq/internal/redisscript"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/tasks"
 )
@@ -19,7 +20,7 @@ import (
 // reserveScript takes an idempotency key for a message, or returns what holds
 // it. It looks under every sealing key, so that a key rotation forgets nothing.
 // KEYS: one per sealing key. ARGV: reservation, window in ms.
-var reserveScript = redis.NewScript(`
+var reserveScript = redisscript.New(`
 for i = 1, #KEYS do
   local held = redis.call('GET', KEYS[i])
   if held then return {KEYS[i], held} end

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/otpq/otpq/internal/asynqredis"
+	"github.com/otpq/otpq/internal/redisscript"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/tasks"
 )
@@ -19,7 +20,7 @@ import (
 //go:embed lua/submit.lua
 var submitLua string
 
-var submitScript = redis.NewScript(submitLua)
+var submitScript = redisscript.New(submitLua)
 
 const (
 	// submitCalls is how many calls the Sends of all callers together make at
@@ -31,9 +32,6 @@ const (
 	// submitTime bounds a call for many Sends, each of which waits only as long
 	// as its own ctx lets it.
 	submitTime = 5 * time.Second
-	// scriptTries bounds how often a script is run when Redis does not know it: it
-	// is loaded each time, and may be flushed each time.
-	scriptTries = 5
 )
 
 // item is one message on its way into Redis.
@@ -138,9 +136,13 @@ func (c *Client) submit(ctx context.Context, items []*item) {
 	for _, l := range calls {
 		l.build(c.window)
 	}
-	c.runCalls(ctx, calls)
+	scripts := make([]*redisscript.Call, len(calls))
+	for i, l := range calls {
+		scripts[i] = &l.script
+	}
+	redisscript.Run(ctx, c.rdb, scripts...)
 	for _, l := range calls {
-		answer, err := l.cmd.Slice()
+		answer, err := l.script.Cmd.Slice()
 		switch {
 		case redis.HasErrorPrefix(err, "CROSSSLOT"):
 			// A cluster behind one address.
@@ -153,36 +155,6 @@ func (c *Client) submit(ctx context.Context, items []*item) {
 		default:
 			l.hold(answer)
 		}
-	}
-}
-
-// runCalls runs the scripts, in one round trip when Redis knows them.
-func (c *Client) runCalls(ctx context.Context, calls []*call) {
-	for range scriptTries {
-		if len(calls) == 1 {
-			calls[0].cmd = redis.NewCmd(ctx, calls[0].args...)
-			_ = c.rdb.Process(ctx, calls[0].cmd)
-		} else {
-			_, _ = c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
-				for _, l := range calls {
-					l.cmd = redis.NewCmd(ctx, l.args...)
-					_ = p.Process(ctx, l.cmd)
-				}
-				return nil
-			})
-		}
-		var missing []*call
-		for _, l := range calls {
-			if redis.HasErrorPrefix(l.cmd.Err(), "NOSCRIPT") {
-				missing = append(missing, l)
-			}
-		}
-		if missing == nil {
-			return
-		}
-		// Of a cluster, the node in question may have it though another has not.
-		_ = submitScript.Load(ctx, c.rdb).Err()
-		calls = missing
 	}
 }
 
@@ -205,9 +177,8 @@ func shapeOf(it *item) shape {
 // call is one run of submit.lua.
 type call struct {
 	shape
-	items []*item
-	args  []any
-	cmd   *redis.Cmd
+	items  []*item
+	script redisscript.Call
 }
 
 // build makes the command for the messages, their records and their keys.
@@ -229,8 +200,8 @@ func (l *call) build(window time.Duration) {
 		}
 	}
 	due := dueOf(l.items)
-	args := make([]any, 0, 16+2*len(first)+n*(6+len(own)+l.idems))
-	args = append(args, "evalsha", submitScript.Hash(), 3+n*(2+l.idems))
+	args := submitScript.Begin(16 + 2*len(first) + n*(6+len(own)+l.idems))
+	args = append(args, 3+n*(2+l.idems))
 	args = l.appendTaskKeys(args)
 	for _, it := range l.items {
 		args = append(args, it.seed.Key)
@@ -262,14 +233,14 @@ func (l *call) build(window time.Duration) {
 			args = append(args, it.own)
 		}
 	}
-	l.args = args
+	l.script = redisscript.Call{Script: submitScript, Args: args}
 }
 
 // buildTasks makes the command for the tasks alone.
 func (l *call) buildTasks() {
 	n := len(l.items)
 	due := dueOf(l.items)
-	args := append(make([]any, 0, 16+4*n), "evalsha", submitScript.Hash(), 2+n)
+	args := append(submitScript.Begin(16+4*n), 2+n)
 	args = l.appendTaskKeys(args)
 	args = append(args, l.queue, time.Now().UnixNano(), n, 0, 0, l.prefix(), due, 0, 0)
 	for _, it := range l.items {
@@ -278,7 +249,7 @@ func (l *call) buildTasks() {
 			args = append(args, it.due())
 		}
 	}
-	l.args = args
+	l.script = redisscript.Call{Script: submitScript, Args: args}
 }
 
 // prefix is how long the key of a task is before the task's id.

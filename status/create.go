@@ -5,16 +5,13 @@ import (
 	"fmt"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/otpq/otpq/internal/redisscript"
 )
 
-const (
-	// redelivery is how long asynq may take to bring a task back, in milliseconds:
-	// see lua/shared.lua.
-	redelivery = 180_000
-	// scriptTries bounds how often a script is run when Redis does not know it: it
-	// is loaded each time, and may be flushed each time.
-	scriptTries = 5
-)
+// redelivery is how long asynq may take to bring a task back, in milliseconds:
+// see lua/shared.lua.
+const redelivery = 180_000
 
 // Seed is a new record as Redis holds it, for who writes it together with
 // something else, in a script of its own. That script leaves alone a Key that
@@ -58,26 +55,16 @@ func (s *Redis) CreateAll(ctx context.Context, records []Record) []error {
 
 // evalEach runs a script for each of n records, in one round trip. of tells a
 // record's key and the script's arguments for it. Each command has its own error.
-func (s *Redis) evalEach(ctx context.Context, script *redis.Script, n int, of func(i int) (key string, args []any)) []*redis.Cmd {
+func (s *Redis) evalEach(ctx context.Context, script *redisscript.Script, n int, of func(i int) (key string, args []any)) []*redis.Cmd {
+	calls := make([]*redisscript.Call, n)
+	for i := range calls {
+		key, args := of(i)
+		calls[i] = &redisscript.Call{Script: script, Args: append(append(script.Begin(4+len(args)), 1, key), args...)}
+	}
+	redisscript.Run(ctx, s.rdb, calls...)
 	cmds := make([]*redis.Cmd, n)
-	for range scriptTries {
-		missing := false
-		_, _ = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-			for i := range cmds {
-				if cmds[i] == nil || redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT") {
-					key, args := of(i)
-					cmds[i] = script.EvalSha(ctx, p, []string{key}, args...)
-				}
-			}
-			return nil
-		})
-		for _, cmd := range cmds {
-			missing = missing || redis.HasErrorPrefix(cmd.Err(), "NOSCRIPT")
-		}
-		if !missing {
-			break
-		}
-		_ = script.Load(ctx, s.rdb).Err() // of one node it may have failed, and not of the others
+	for i, c := range calls {
+		cmds[i] = c.Cmd
 	}
 	return cmds
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/otpq/otpq/internal/coalesce"
+	"github.com/otpq/otpq/internal/redisscript"
 )
 
 //go:embed lua/create.lua
@@ -32,7 +33,7 @@ var releaseLua string
 var sharedLua string
 
 var (
-	createScript = redis.NewScript(createLua)
+	createScript = redisscript.New(createLua)
 	claimScript  = newScript(claimLua)
 	finishScript = newScript(finishLua)
 	moveScript   = newScript(moveLua)
@@ -194,7 +195,7 @@ func (s *Redis) Release(ctx context.Context, id, owner string) error {
 	return nil
 }
 
-func (s *Redis) change(ctx context.Context, script *script, id string, to State, args []any) error {
+func (s *Redis) change(ctx context.Context, script *redisscript.Script, id string, to State, args []any) error {
 	answer, err := s.scripts.run(ctx, script, recordKey(id), args)
 	reply, _ := answer.([]any)
 	if err == nil && len(reply) != 2 {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/otpq/otpq/internal/redisscript"
 )
 
 //go:embed lua/replayed.lua
@@ -16,8 +18,8 @@ var replayedLua string
 var dropLua string
 
 var (
-	replayedScript = redis.NewScript(replayedLua)
-	dropScript     = redis.NewScript(transitionsLua() + sharedLua + dropLua)
+	replayedScript = redisscript.New(replayedLua)
+	dropScript     = redisscript.New(transitionsLua() + sharedLua + dropLua)
 )
 
 // Resend says that the message NewID takes the place of the message ID.

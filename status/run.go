@@ -11,20 +11,15 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/otpq/otpq/internal/coalesce"
+	"github.com/otpq/otpq/internal/redisscript"
 )
 
 //go:embed lua/each.lua
 var eachLua string
 
-// script changes one record, or many of them in one call.
-type script struct {
-	text string
-	*redis.Script
-}
-
-func newScript(lua string) *script {
-	text := transitionsLua() + sharedLua + lua + eachLua
-	return &script{text, redis.NewScript(text)}
+// newScript makes a script that changes one record, or many of them in one call.
+func newScript(lua string) *redisscript.Script {
+	return redisscript.New(transitionsLua() + sharedLua + lua + eachLua)
 }
 
 // transitionsLua is the state machine as a table: after.queued.sending is true.
@@ -56,7 +51,7 @@ const (
 
 // scriptRun is what a script is to do with one record, and its answer.
 type scriptRun struct {
-	script *script
+	script *redisscript.Script
 	key    string
 	args   []any
 	answer any
@@ -78,7 +73,7 @@ func newRunner(rdb redis.UniversalClient) *runner {
 }
 
 // run returns what the script answers of a record.
-func (r *runner) run(ctx context.Context, s *script, key string, args []any) (any, error) {
+func (r *runner) run(ctx context.Context, s *redisscript.Script, key string, args []any) (any, error) {
 	one := &scriptRun{script: s, key: key, args: args}
 	if r.group == nil {
 		r.runEach(ctx, []*scriptRun{one})
@@ -92,80 +87,59 @@ func (r *runner) run(ctx context.Context, s *script, key string, args []any) (an
 func (r *runner) runAll(batch []*scriptRun) {
 	ctx, cancel := context.WithTimeout(context.Background(), runTime)
 	defer cancel()
-	calls := byScript(batch)
-	cmds := make([]*redis.Cmd, len(calls))
-	for i, runs := range calls {
-		cmds[i] = command(ctx, "evalsha", runs)
+	sorted := byScript(batch)
+	calls := make([]*redisscript.Call, len(sorted))
+	for i, runs := range sorted {
+		calls[i] = call(runs)
 	}
-	if len(cmds) == 1 {
-		_ = r.rdb.Process(ctx, cmds[0])
-	} else { // each command has its own error
-		_, _ = r.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-			for _, cmd := range cmds {
-				_ = p.Process(ctx, cmd)
-			}
-			return nil
-		})
-	}
-	for i, runs := range calls {
-		r.settle(ctx, runs, cmds[i])
+	redisscript.Run(ctx, r.rdb, calls...)
+	for i, runs := range sorted {
+		r.settle(ctx, runs, calls[i].Cmd)
 	}
 }
 
-// byScript sorts a batch into one call for each script.
+// byScript sorts a batch into those of each script.
 func byScript(batch []*scriptRun) [][]*scriptRun {
-	var calls [][]*scriptRun
+	var sorted [][]*scriptRun
 next:
 	for _, run := range batch {
-		for i := range calls {
-			if calls[i][0].script == run.script {
-				calls[i] = append(calls[i], run)
+		for i := range sorted {
+			if sorted[i][0].script == run.script {
+				sorted[i] = append(sorted[i], run)
 				continue next
 			}
 		}
-		calls = append(calls, append(make([]*scriptRun, 0, len(batch)), run))
+		sorted = append(sorted, append(make([]*scriptRun, 0, len(batch)), run))
 	}
-	return calls
+	return sorted
 }
 
-// command is the call of a script for many records; see each.lua.
-func command(ctx context.Context, name string, runs []*scriptRun) *redis.Cmd {
-	code := runs[0].script.Hash()
-	if name == "eval" {
-		code = runs[0].script.text
-	}
+// call is the call of one script for many records; see each.lua.
+func call(runs []*scriptRun) *redisscript.Call {
 	size := 3 + 2*len(runs)
 	for _, run := range runs {
 		size += len(run.args)
 	}
-	args := append(make([]any, 0, size), name, code, len(runs))
+	args := append(runs[0].script.Begin(size), len(runs))
 	for _, run := range runs {
 		args = append(args, run.key)
 	}
 	for _, run := range runs {
 		args = append(append(args, len(run.args)), run.args...)
 	}
-	return redis.NewCmd(ctx, args...)
+	return &redisscript.Call{Script: runs[0].script, Args: args}
 }
 
 // settle gives each run its answer. When Redis refused the call, each is made on
 // its own: one record that is no hash, say, fails the script for all the others.
 // Those that were changed before it did take no harm from being changed again.
 func (r *runner) settle(ctx context.Context, runs []*scriptRun, cmd *redis.Cmd) {
+	answers, err := cmd.Slice()
 	var refused redis.Error
-	switch err := cmd.Err(); {
-	case redis.HasErrorPrefix(err, "NOSCRIPT"):
-		cmd = command(ctx, "eval", runs)
-		if err := r.rdb.Process(ctx, cmd); redis.HasErrorPrefix(err, "NOSCRIPT") {
-			break // not to be asked for ever
-		}
-		r.settle(ctx, runs, cmd)
-		return
-	case err != nil && len(runs) > 1 && errors.As(err, &refused):
+	if len(runs) > 1 && errors.As(err, &refused) {
 		r.runEach(ctx, runs)
 		return
 	}
-	answers, err := cmd.Slice()
 	for i, run := range runs {
 		switch {
 		case err != nil:
@@ -180,8 +154,8 @@ func (r *runner) settle(ctx context.Context, runs []*scriptRun, cmd *redis.Cmd) 
 
 func (r *runner) runEach(ctx context.Context, runs []*scriptRun) {
 	for i := range runs {
-		cmd := command(ctx, "evalsha", runs[i:i+1])
-		_ = r.rdb.Process(ctx, cmd)
-		r.settle(ctx, runs[i:i+1], cmd)
+		one := call(runs[i : i+1])
+		redisscript.Run(ctx, r.rdb, one)
+		r.settle(ctx, runs[i:i+1], one.Cmd)
 	}
 }

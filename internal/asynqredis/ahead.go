@@ -5,10 +5,11 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/otpq/otpq/internal/redisscript"
 )
 
 //go:embed lua/dequeue.lua
@@ -18,7 +19,7 @@ var dequeueLua string
 var givebackLua string
 
 var (
-	dequeueScript  = redis.NewScript(dequeueLua)
+	dequeueScript  = redisscript.New(dequeueLua)
 	givebackScript = redis.NewScript(givebackLua)
 )
 
@@ -110,25 +111,18 @@ func (h *Hook) accept(ctx context.Context, l *lane, tasks []task) (string, error
 	return msg, nil
 }
 
-// dequeueArgs are a call of the script for up to n tasks.
-func (h *Hook) dequeueArgs(l *lane, n int) []any {
-	return []any{
-		"evalsha", dequeueScript.Hash(), 4, key(l.queue, "pending"), key(l.queue, "paused"), key(l.queue, "active"), key(l.queue, "lease"),
-		time.Now().Add(leaseTime).Unix(), key(l.queue, "t:"), h.Holder, n,
-	}
+// dequeueCall is a call of the script for up to n tasks.
+func (h *Hook) dequeueCall(l *lane, n int) *redisscript.Call {
+	args := append(dequeueScript.Begin(11), 4, key(l.queue, "pending"), key(l.queue, "paused"), key(l.queue, "active"), key(l.queue, "lease"))
+	args = append(args, time.Now().Add(leaseTime).Unix(), key(l.queue, "t:"), h.Holder, n)
+	return &redisscript.Call{Script: dequeueScript, Args: args}
 }
 
 // takeAhead takes up to n tasks. It fails with [redis.Nil] when the queue is paused.
 func (h *Hook) takeAhead(ctx context.Context, l *lane, run redis.ProcessHook, n int) ([]task, error) {
-	args := h.dequeueArgs(l, n)
-	cmd := redis.NewCmd(ctx, args...)
-	err := run(ctx, cmd)
-	if err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") {
-		args[0], args[1] = "eval", dequeueLua
-		cmd = redis.NewCmd(ctx, args...)
-		_ = run(ctx, cmd)
-	}
-	return tasksIn(cmd)
+	call := h.dequeueCall(l, n)
+	redisscript.RunWith(ctx, run, call)
+	return tasksIn(call.Cmd)
 }
 
 // tasksIn reads the script's answer.

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/otpq/otpq/internal/redisscript"
 )
 
 // dequeue answers for Redis: with a task that was taken ahead, with one that it
@@ -31,7 +33,7 @@ func (h *Hook) dequeue(ctx context.Context, cmd redis.Cmder, next redis.ProcessH
 	} else {
 		err = next(ctx, cmd)
 	}
-	if err == nil || errors.Is(err, redis.Nil) || strings.HasPrefix(err.Error(), "NOSCRIPT") {
+	if err == nil || errors.Is(err, redis.Nil) || redisscript.Unknown(err) {
 		h.failures.Store(0)
 		return err
 	}

@@ -10,6 +10,8 @@ import (
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
+
+	"github.com/otpq/otpq/internal/redisscript"
 )
 
 //go:embed lua/held.lua
@@ -19,7 +21,7 @@ var heldLua string
 var takeoverLua string
 
 var (
-	heldScript     = redis.NewScript(heldLua)
+	heldScript     = redisscript.New(heldLua)
 	takeoverScript = redis.NewScript(takeoverLua)
 )
 
@@ -39,29 +41,20 @@ var ErrGone = errors.New("the task is not held any more")
 // have. It costs one round trip, and for Redis a walk over all that is held. With
 // an error it still returns what is held in the queues that could be read.
 func ListHeld(ctx context.Context, rdb redis.UniversalClient, queues, except []string) ([]Held, error) {
-	replies := make([]*redis.Cmd, len(queues))
-	args := func(q string) []any {
-		out := []any{key(q, "t:")}
-		for _, holder := range except {
-			out = append(out, holder)
-		}
-		return out
-	}
-	keys := func(q string) []string { return []string{key(q, "active"), key(q, "lease")} }
 	// Each queue may be on another node of a cluster, so each has its own error.
-	_, _ = rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for i, q := range queues {
-			replies[i] = heldScript.EvalSha(ctx, p, keys(q), args(q)...)
+	calls := make([]*redisscript.Call, len(queues))
+	for i, q := range queues {
+		args := append(heldScript.Begin(6+len(except)), 2, key(q, "active"), key(q, "lease"), key(q, "t:"))
+		for _, holder := range except {
+			args = append(args, holder)
 		}
-		return nil
-	})
+		calls[i] = &redisscript.Call{Script: heldScript, Args: args}
+	}
+	redisscript.Run(ctx, rdb, calls...)
 	var out []Held
 	var errs []error
 	for i, q := range queues {
-		fields, err := replies[i].StringSlice()
-		if redis.HasErrorPrefix(err, "NOSCRIPT") {
-			fields, err = heldScript.Run(ctx, rdb, keys(q), args(q)...).StringSlice()
-		}
+		fields, err := calls[i].Cmd.StringSlice()
 		if err != nil {
 			errs = append(errs, fmt.Errorf("list held tasks of %s: %w", q, err))
 		}

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/otpq/otpq/internal/redisscript"
 )
 
 const (
@@ -85,14 +87,14 @@ func (h *Hook) await(ctx context.Context, l *lane, n int) (held, error) {
 		err := move.Err()
 		return held{woken: err == nil}, unlessNil(err)
 	}
-	dequeue := redis.NewCmd(ctx, h.dequeueArgs(l, n)...)
+	dequeue := h.dequeueCall(l, n).Command(ctx)
 	_, _ = h.Client.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
 		_ = p.Process(ctx, move)
 		return p.Process(ctx, dequeue)
 	})
 	tasks, err := tasksIn(dequeue)
 	got := held{woken: move.Err() == nil, asked: true, tasks: tasks, paused: errors.Is(err, redis.Nil)}
-	if redis.HasErrorPrefix(err, "NOSCRIPT") {
+	if redisscript.Unknown(err) {
 		got.asked, err = false, nil
 	}
 	if err := unlessNil(err); err != nil {
