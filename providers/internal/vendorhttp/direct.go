@@ -105,7 +105,8 @@ func (d *direct) line(ctx context.Context) (*line, error) {
 	l.conn = l.below
 	switch {
 	case d.tls != nil:
-		if l.conn, err = handshake(ctx, l.below, d.addr, d.tls); err != nil {
+		l.records = newRecords(l.below)
+		if l.conn, err = handshake(ctx, l.records, d.addr, d.tls); err != nil {
 			c.Close()
 			return nil, err
 		}
@@ -187,7 +188,9 @@ type line struct {
 	home  *direct
 	conn  net.Conn // with TLS, if there is any
 	below *counted
-	in    struct {
+	// records is between below and TLS.
+	records *records
+	in      struct {
 		*bufio.Reader
 		limit io.LimitedReader
 	}
@@ -265,7 +268,7 @@ func (b *body) Read(p []byte) (int, error) {
 // Close implements [io.Closer]. Call it once.
 func (b *body) Close() error {
 	watched := b.unwatch() // otherwise the connection has been cut short
-	if b.keep && b.ended && watched && b.line.in.Buffered() == 0 {
+	if b.keep && b.ended && watched && b.line.drained() {
 		b.line.home.keep(b.line)
 	} else {
 		b.line.close()
