@@ -44,7 +44,8 @@ func ListHeld(ctx context.Context, rdb redis.UniversalClient, queues, except []s
 	// Each queue may be on another node of a cluster, so each has its own error.
 	calls := make([]*redisscript.Call, len(queues))
 	for i, q := range queues {
-		args := append(heldScript.Begin(6+len(except)), 2, key(q, "active"), key(q, "lease"), key(q, "t:"))
+		// The other way round the hook would take it for an acknowledgement.
+		args := append(heldScript.Begin(6+len(except)), 2, key(q, "lease"), key(q, "active"), key(q, "t:"))
 		for _, holder := range except {
 			args = append(args, holder)
 		}

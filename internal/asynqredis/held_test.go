@@ -356,3 +356,19 @@ func TestWhatIsBeingAcknowledgedIsKnown(t *testing.T) {
 		t.Error("still acknowledging after the end")
 	}
 }
+
+// A list that is tried like an acknowledgement outlasts its caller.
+func TestTheHookLeavesListsOfTheHeldAlone(t *testing.T) {
+	t.Parallel()
+	rdb, s := mended(t)
+	for _, queues := range [][]string{{"default"}, {"default", "other"}} {
+		if list, err := ListHeld(t.Context(), rdb, queues, []string{"worker-a"}); err != nil || len(list) > 0 {
+			t.Errorf("ListHeld() of nothing = %v, %v", list, err)
+		}
+	}
+	for _, cmd := range s.commands() {
+		if k := recognise(cmd); k != other {
+			t.Errorf("%v is taken for asynq's own script of kind %v", cmd.Args(), k)
+		}
+	}
+}
