@@ -358,6 +358,37 @@ func (h *cutShort) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	}
 }
 
+// noTasks is a hook that fails whatever would queue a task in the interactive lane.
+type noTasks struct{ cutShort }
+
+func (h *noTasks) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if said := words(cmd); steps["task"](said) && strings.Contains(said, ":interactive}") {
+			return errInjected
+		}
+		return next(ctx, cmd)
+	}
+}
+
+// Two items that go on with a third, which was not queued, know no more than each other.
+func TestARepeatedKeyIsNotQueuedUntilItsFirstIs(t *testing.T) {
+	r := newApartRig(t)
+	r.rdb.AddHook(&noTasks{})
+	items := []Item{{Request: numbered(1), Options: []Option{InLane(tasks.Bulk)}}} // this one goes
+	for range 3 {
+		items = append(items, Item{Request: numbered(0), Options: []Option{IdempotencyKey("k")}})
+	}
+	results, err := r.SendBatch(t.Context(), items)
+	if err == nil {
+		t.Error("SendBatch = nil, want an error")
+	}
+	for i, got := range results {
+		if (got.Err == nil) != (i == 0) {
+			t.Errorf("result %d = %+v, want an error of all but the first: no task of theirs is queued", i, got)
+		}
+	}
+}
+
 func TestABatchWhoseCtxEndsSaysWhatIsKnown(t *testing.T) {
 	for name, newRig := range rigs {
 		t.Run(name, func(t *testing.T) {

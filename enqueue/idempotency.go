@@ -84,8 +84,8 @@ func (c *Client) idempotencyKeys(provider, key string) []string {
 // resolve sees to the items that are held because their idempotency key is
 // another's, and gives a receipt to each that has no error.
 func (c *Client) resolve(ctx context.Context, items []*item) {
-	var begun, repeated []*item
-	resumed := map[string]bool{}
+	var begun, behind, repeated []*item
+	resumed := map[string]*item{}
 	for _, it := range items {
 		switch {
 		case it.err != nil:
@@ -106,11 +106,11 @@ func (c *Client) resolve(ctx context.Context, items []*item) {
 		default:
 			// The Send that made it died: this one finishes it, under its id.
 			it.adopt(first)
-			if resumed[first.id] { // by another item of these
-				repeated = append(repeated, it)
+			if resumed[first.id] != nil { // by another item of these
+				behind = append(behind, it)
 				continue
 			}
-			resumed[first.id] = true
+			resumed[first.id] = it
 			if it.err = c.encode(it); it.err == nil {
 				begun = append(begun, it)
 			}
@@ -120,6 +120,10 @@ func (c *Client) resolve(ctx context.Context, items []*item) {
 		c.finishApart(ctx, begun) // an error leaves the reservation: the next Send goes on from here
 		repeated = append(repeated, going(begun)...)
 	}
+	for _, it := range behind { // of what failed they know no more than the one that tried
+		it.err = resumed[it.m.ID].err
+	}
+	repeated = append(repeated, going(behind)...)
 	c.repeat(ctx, repeated)
 }
 
