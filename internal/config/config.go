@@ -25,6 +25,7 @@ type Config struct {
 	Admin     Admin               `key:"admin"`
 	Status    Status              `key:"status"`
 	Enqueue   Enqueue             `key:"enqueue"`
+	Campaigns Campaigns           `key:"campaigns"`
 	Worker    Worker              `key:"worker"`
 	Log       Log                 `key:"log"`
 	Providers map[string]Provider `key:"providers"`
@@ -59,6 +60,11 @@ type Status struct {
 // Enqueue is about accepting messages.
 type Enqueue struct {
 	IdempotencyWindow time.Duration `key:"idempotency_window" default:"24h" min:"1s" doc:"How long an idempotency key leads to the message it first made."`
+}
+
+// Campaigns are about sending to many.
+type Campaigns struct {
+	Retention time.Duration `key:"retention" default:"168h" min:"1s" doc:"How long a campaign is kept after its end, rows and report included."`
 }
 
 // Worker is about the process that sends.

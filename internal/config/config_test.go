@@ -72,6 +72,7 @@ func defaultConfig() Config {
 		Admin:     Admin{Listen: "127.0.0.1:9090"},
 		Status:    Status{Retention: 72 * time.Hour, DeadRetention: 720 * time.Hour},
 		Enqueue:   Enqueue{IdempotencyWindow: 24 * time.Hour},
+		Campaigns: Campaigns{Retention: 168 * time.Hour},
 		Worker:    Worker{ShutdownTimeout: 30 * time.Second},
 		Log:       Log{Level: "info", Format: "auto"},
 		Providers: map[string]Provider{"medsenior": med, "unimedbh": uni, "kinpos": kin},
@@ -100,6 +101,7 @@ func TestEveryKeyOfAFileIsRead(t *testing.T) {
 	want.Admin.Listen = ""
 	want.Status = Status{Retention: time.Hour, DeadRetention: 48 * time.Hour}
 	want.Enqueue.IdempotencyWindow = 90 * time.Minute
+	want.Campaigns.Retention = 240 * time.Hour
 	want.Worker.ShutdownTimeout = 45 * time.Second
 	want.Log = Log{Level: "debug", Format: "json"}
 	med, uni, kin := want.Providers["medsenior"], want.Providers["unimedbh"], want.Providers["kinpos"]
