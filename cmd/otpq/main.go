@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	_ "time/tzdata" // quiet hours have a time zone, and an image may have none
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -118,7 +119,7 @@ func (a *app) rootCommand() *cobra.Command {
 	})
 	root.SetHelpCommand(helpCommand(root))
 	root.AddCommand(
-		a.devCommand(), a.workerCommand(), a.sendCommand(), a.statusCommand(), a.cancelCommand(), a.deadCommand(),
+		a.devCommand(), a.workerCommand(), a.sendCommand(), a.statusCommand(), a.cancelCommand(), a.deadCommand(), a.campaignCommand(),
 		a.providersCommand(), a.auditCommand(), a.sandboxCommand(), a.checkCommand(), a.keygenCommand(), a.versionCommand(),
 	)
 	return root

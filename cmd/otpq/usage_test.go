@@ -10,6 +10,8 @@ import (
 var commands = map[string][]string{
 	"dev": nil, "worker": nil, "send": {"unimedbh", request}, "status": {"ID"}, "cancel": {"ID"},
 	"dead list": nil, "dead show": {"ID"}, "dead replay": {"ID"}, "dead discard": {"ID"},
+	"campaign create": {"ID", "-", "--provider", "unimedbh"}, "campaign start": {"ID"}, "campaign pause": {"ID"}, "campaign resume": {"ID"},
+	"campaign cancel": {"ID"}, "campaign status": {"ID"}, "campaign list": nil, "campaign report": {"ID"}, "campaign retry-failed": {"ID"},
 	"providers": nil, "audit": nil, "sandbox": nil, "check": nil, "keygen": nil, "version": nil,
 }
 
@@ -126,7 +128,7 @@ func TestAWrongConfigurationNamesAllThatIsWrong(t *testing.T) {
 
 func TestAMissingKeyNamesKeygen(t *testing.T) {
 	for _, args := range [][]string{
-		{"send", "unimedbh", request}, {"worker"}, {"dead", "replay", "ID"},
+		{"send", "unimedbh", request}, {"worker"}, {"dead", "replay", "ID"}, {"campaign", "start", "ID"},
 	} {
 		otpq(t, nil, "", args...).want(t, exitFailed, "otpq keygen")
 	}
@@ -135,10 +137,14 @@ func TestAMissingKeyNamesKeygen(t *testing.T) {
 func TestARedisThatIsDownIsNamed(t *testing.T) {
 	r := newRig(t)
 	r.redis.Stop()
+	file := writeFile(t, "username,type\na@example.org,EMAIL\n")
 	env := []string{"OTPQ_CONFIG=" + r.file}
 	for _, args := range [][]string{
 		{"send", "unimedbh", request}, {"status", "ID"}, {"status", "ID", "--watch"}, {"cancel", "ID"}, {"providers"}, {"audit"},
 		{"dead", "list"}, {"dead", "show", "ID"}, {"dead", "replay", "--all"}, {"dead", "discard", "--all"},
+		{"campaign", "create", "x", file, "--provider", "unimedbh"}, {"campaign", "start", "x"}, {"campaign", "start", "x", "--detach"},
+		{"campaign", "pause", "x"}, {"campaign", "status", "x"}, {"campaign", "status", "x", "--watch"}, {"campaign", "list"},
+		{"campaign", "report", "x"}, {"campaign", "cancel", "x"}, {"campaign", "retry-failed", "x"},
 	} {
 		t.Run(fmt.Sprint(args), func(t *testing.T) {
 			res := otpqProcess(t, env, args...).want(t, exitFailed, r.redis.Addr(), "is Redis running there?", "otpq check")

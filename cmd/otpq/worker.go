@@ -97,6 +97,13 @@ func runWorker(ctx context.Context, cfg config.Config, log zerolog.Logger) error
 	log.Info().Strs("providers", names).Str("redis", redisconn.Describe(cfg.Redis.URL.Reveal())).
 		Str("version", version()).Msg("worker started")
 
+	stopFeeding, err := feedDetached(ctx, cfg, rdb, log)
+	if err != nil {
+		w.Shutdown()
+		return err
+	}
+	defer stopFeeding() // before Redis is closed
+
 	<-ctx.Done()
 	log.Info().Msg("stopping: finishing what is in flight")
 	w.Shutdown()
@@ -140,7 +147,8 @@ func startWorker(ctx context.Context, w *worker.Worker, log zerolog.Logger) erro
 // its records on one, and each queue needs a few for asynq's own loops. Too small
 // a pool delays the extension of leases, and a lost lease runs a task twice.
 func poolSize(on []worker.ProviderConfig) int {
-	size := 10
+	const feeders = 10 // of campaigns
+	size := 10 + feeders
 	for _, p := range on {
 		for _, slots := range p.Concurrency {
 			size += slots + 4*max(p.Queues, 1)

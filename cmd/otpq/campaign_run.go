@@ -1,0 +1,310 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/otpq/otpq/enqueue/campaign"
+)
+
+func (a *app) campaignStartCommand() *cobra.Command {
+	var detach bool
+	cmd := &cobra.Command{
+		Use:   "start ID",
+		Short: "Feed a campaign, from where it is, and show how it goes on",
+		Long: "Feed a campaign from here, from where it is, and show how it goes on until it is\n" +
+			"over. Ctrl-C pauses it. With --detach a worker feeds it and this returns at once.\n" +
+			"When another process feeds it already, this only shows how it goes on.",
+		Args: exactArgs("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.campaigns()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			return a.startCampaign(cmd.Context(), c, args[0], detach)
+		},
+	}
+	addDetach(cmd, &detach)
+	return cmd
+}
+
+func addDetach(cmd *cobra.Command, detach *bool) {
+	cmd.Flags().BoolVar(detach, "detach", false, "have a worker feed it, and return at once")
+}
+
+// startCampaign starts a campaign and, unless it is detached, feeds and shows it
+// until it is over.
+func (a *app) startCampaign(ctx context.Context, c *openCampaigns, id string, detach bool) error {
+	short, cancel := withTimeout(ctx)
+	defer cancel()
+	now, err := c.Status(short, id)
+	if err != nil {
+		return campaignError(id, err)
+	}
+	elsewhere := now.State == campaign.Running && now.Feeder != ""
+	if !elsewhere || detach {
+		if err := c.Start(short, id, detach); err != nil {
+			return campaignError(id, err)
+		}
+	}
+	a.noteNoWorker(short, c, now.Provider)
+	if !detach {
+		r := campaignRun{a: a, c: c, id: id, view: campaignView{a: a, w: a.err}}
+		return r.run(ctx)
+	}
+	if now, err = c.Status(short, id); err != nil {
+		return campaignError(id, err)
+	}
+	if a.json {
+		return a.printJSON(now)
+	}
+	by := "a worker"
+	if now.Feeder != "" {
+		by = describeFeeder(now)
+	}
+	if _, err := fmt.Fprintf(a.out, "%s %s: %s feeds it\n", now.ID, now.State, by); err != nil {
+		return err
+	}
+	fmt.Fprintf(a.err, "`otpq campaign status %s --watch` shows how it goes on\n", now.ID)
+	return nil
+}
+
+// campaignRun feeds a campaign from here and shows it.
+type campaignRun struct {
+	a    *app
+	c    *openCampaigns
+	id   string
+	view campaignView
+	fed  chan error // where Feed's end is told; nil while this process does not feed
+}
+
+// feed starts to feed.
+func (r *campaignRun) feed(ctx context.Context) {
+	fed := make(chan error, 1)
+	r.fed = fed
+	go func() { fed <- r.c.Feed(ctx, r.id, feederName("terminal")) }()
+}
+
+// run feeds unless another process does, shows how the campaign goes on, and returns
+// when it is over. While somebody has paused it, it waits here for being resumed.
+func (r *campaignRun) run(ctx context.Context) error {
+	feeding, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer func() { // after it was paused, so that no other process takes it over
+		stop()
+		if r.fed == nil {
+			return
+		}
+		if err := <-r.fed; err != nil && !errors.Is(err, context.Canceled) {
+			fmt.Fprintf(r.a.err, "feeding ended: %v\n", campaignError(r.id, err))
+		}
+	}()
+	tick := time.NewTicker(viewInterval)
+	defer tick.Stop()
+	away := false
+	for {
+		now, err := r.c.Status(ctx, r.id)
+		switch {
+		case ctx.Err() != nil:
+			return r.interrupted(ctx)
+		case errors.Is(err, campaign.ErrNotFound):
+			return campaignError(r.id, err)
+		case err != nil && !away:
+			fmt.Fprintf(r.a.err, "redis does not answer, and is waited for: %v\n", err)
+		case err == nil:
+			if r.fed == nil && now.Feeder == "" && !now.Detached && !now.State.Over() {
+				r.feed(feeding)
+			}
+			if err := r.view.show(now, r.note(now)); err != nil {
+				return err
+			}
+			// What feeds a canceled one takes back what is in the queue.
+			if now.State.Over() && r.fed == nil {
+				return r.over(now)
+			}
+		}
+		away = err != nil
+		select {
+		case <-ctx.Done():
+		case <-tick.C:
+		case err := <-r.fed:
+			r.fed = nil
+			if err != nil && !errors.Is(err, campaign.ErrFed) {
+				return fmt.Errorf("feeding ended: %w; `otpq campaign start %s` goes on from where it was", campaignError(r.id, err), r.id)
+			}
+		}
+	}
+}
+
+// note says who feeds when it is not this process.
+func (r *campaignRun) note(c campaign.Campaign) string {
+	if r.fed != nil || c.State.Over() || describeFeeder(c) == "" {
+		return ""
+	}
+	return fmt.Sprintf("fed by %s: this only shows it, and Ctrl-C leaves it alone", describeFeeder(c))
+}
+
+// interrupted pauses what this process feeds: nobody would feed it otherwise, and
+// who presses Ctrl-C wants it to stop. What others feed it leaves alone.
+func (r *campaignRun) interrupted(ctx context.Context) error {
+	ctx, cancel := withTimeout(context.WithoutCancel(ctx))
+	defer cancel()
+	now, err := r.c.Status(ctx, r.id)
+	switch {
+	case err != nil:
+	case now.State == campaign.Paused && now.Reason == campaign.ReasonOperator:
+		return fmt.Errorf("interrupted: the campaign stays paused; `otpq campaign start %s` goes on from where it is", r.id)
+	case now.State.Over():
+		return r.over(now)
+	case now.Detached, r.fed == nil && now.Feeder != "": // others feed it, or will
+		return fmt.Errorf("interrupted: the campaign goes on without this; `otpq campaign pause %s` holds it", r.id)
+	default:
+		err = r.c.Pause(ctx, r.id)
+	}
+	if err != nil {
+		return fmt.Errorf("interrupted: nothing is fed from here any more, but the campaign could not be paused: %w; `otpq campaign start %s` goes on", err, r.id)
+	}
+	return fmt.Errorf("interrupted: the campaign is paused, and what is in the queue still ends; "+
+		"`otpq campaign start %s` goes on from where it is, with --detach in a worker", r.id)
+}
+
+// over prints how a campaign ended, and says what can be done about it.
+func (r *campaignRun) over(c campaign.Campaign) error {
+	a, p := r.a, progressOf(c.Counts)
+	if a.json {
+		if err := a.printJSON(c); err != nil {
+			return err
+		}
+	} else {
+		_, err := fmt.Fprintf(a.out, "%s %s: %d accepted, %d failed, %d canceled; %d invalid and %d duplicate rows were left out\n", printable(c.ID),
+			strings.ReplaceAll(string(c.State), "_", " "), c.Counts.Accepted, p.failed, c.Counts.Canceled, c.Counts.Invalid, c.Counts.Duplicate)
+		if err != nil {
+			return err
+		}
+	}
+	if p.failed > 0 {
+		fmt.Fprintf(a.err, "%d failed: `otpq campaign report %s --state failed` tells which\n", p.failed, c.ID)
+	}
+	if c.State == campaign.CompletedWithFailures && c.Counts.Exhausted+c.Counts.Expired > 0 {
+		fmt.Fprintf(a.err, "`otpq campaign retry-failed %s` tries the exhausted and expired ones again\n", c.ID)
+	}
+	if c.State == campaign.Canceled {
+		return errSilent
+	}
+	return nil
+}
+
+func pauseCampaign(ctx context.Context, c *openCampaigns, id string) error  { return c.Pause(ctx, id) }
+func resumeCampaign(ctx context.Context, c *openCampaigns, id string) error { return c.Resume(ctx, id) }
+
+// campaignActCommand is a command that does one thing to a campaign.
+func (a *app) campaignActCommand(use, short string, act func(context.Context, *openCampaigns, string) error) *cobra.Command {
+	return &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  exactArgs("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.campaigns()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			return a.actOnCampaign(cmd.Context(), c, args[0], act)
+		},
+	}
+}
+
+func (a *app) actOnCampaign(ctx context.Context, c *openCampaigns, id string, act func(context.Context, *openCampaigns, string) error) error {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	if err := act(ctx, c, id); err != nil {
+		return campaignError(id, err)
+	}
+	now, err := c.Status(ctx, id)
+	if err != nil {
+		return campaignError(id, err)
+	}
+	if a.json {
+		return a.printJSON(now)
+	}
+	p := progressOf(now.Counts)
+	_, err = fmt.Fprintf(a.out, "%s %s: %d of %d done, %d in the queue, %d waiting\n", now.ID, now.State, p.ended, p.total, p.inQueue, now.Counts.Waiting)
+	if err == nil && now.State == campaign.Running && now.Feeder == "" {
+		if now.Detached {
+			a.noteNoWorker(ctx, c, now.Provider)
+		} else {
+			fmt.Fprintf(a.err, "the `otpq campaign start` that is still open feeds it; if there is none, `otpq campaign start %s` does, with --detach in a worker\n", now.ID)
+		}
+	}
+	return err
+}
+
+func (a *app) campaignCancelCommand() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "cancel ID",
+		Short: "Stop a campaign for good, and take back what is in the queue",
+		Args:  exactArgs("ID"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := a.campaigns()
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			if !yes && isTerminal(a.in) {
+				if err := a.confirmCancel(cmd.Context(), c, args[0]); err != nil {
+					return err
+				}
+			}
+			return a.actOnCampaign(cmd.Context(), c, args[0], func(ctx context.Context, c *openCampaigns, id string) error {
+				return c.Cancel(ctx, id)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask on a terminal")
+	return cmd
+}
+
+// confirmCancel asks, and fails unless the answer is yes.
+func (a *app) confirmCancel(ctx context.Context, c *openCampaigns, id string) error {
+	short, cancel := withTimeout(ctx)
+	defer cancel()
+	now, err := c.Status(short, id)
+	if err != nil {
+		return campaignError(id, err)
+	}
+	fmt.Fprintf(a.err, "Cancel campaign %s for good? %s rows would not be sent any more. [y/N] ",
+		now.ID, grouped(now.Counts.Waiting+progressOf(now.Counts).inQueue))
+	yes, err := a.answer(ctx)
+	if err != nil {
+		return err
+	}
+	if !yes {
+		return errors.New("nothing was canceled")
+	}
+	return nil
+}
+
+// answer reads a line from the terminal, and tells whether it says yes.
+func (a *app) answer(ctx context.Context) (bool, error) {
+	typed := make(chan string, 1)
+	go func() {
+		line, err := bufio.NewReader(a.in).ReadString('\n')
+		if err != nil {
+			line = ""
+		}
+		typed <- strings.ToLower(strings.TrimSpace(line))
+	}()
+	select {
+	case <-ctx.Done():
+		return false, errors.New("interrupted: nothing was canceled")
+	case line := <-typed:
+		return line == "y" || line == "yes", nil
+	}
+}
