@@ -88,6 +88,9 @@ func (c *Client) encode(it *item) error {
 func (it *item) record() status.Record {
 	r := status.NewRecord(it.m, it.recipient)
 	r.PossibleDuplicate = it.duplicate
+	if it.due() != "" {
+		r.NextAttemptAt = it.at
+	}
 	return r
 }
 

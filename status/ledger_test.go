@@ -59,6 +59,7 @@ func (l *ledger) ask(token string, now time.Time) status.Claimed {
 		}
 	default:
 		answer.Attempt++
+		answer.DueAt = r.NextAttemptAt
 		l.claim = claimed{token: token, since: now}
 		r.Attempts = append(r.Attempts, status.Attempt{Number: answer.Attempt, StartedAt: now})
 		r.PossibleDuplicate = l.ambiguous > 0

@@ -136,6 +136,7 @@ func (s *Redis) Claim(ctx context.Context, c Claim) (Claimed, error) {
 	case ClaimOver:
 		out.State = State(detail)
 	case ClaimedNow:
+		out.DueAt = parseMS(detail)
 	}
 	return out, nil
 }

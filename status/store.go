@@ -94,6 +94,9 @@ type Claimed struct {
 	Spent int
 	// Ambiguous is how many earlier attempts may have been acted on.
 	Ambiguous int
+	// DueAt is when a message that had to wait fell due; zero when it had not, and
+	// when the claim is asked for again.
+	DueAt time.Time
 	// BusyUntil is when a busy claim will count as abandoned.
 	BusyUntil time.Time
 	// State is the terminal state of a message that is over.

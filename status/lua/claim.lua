@@ -1,10 +1,12 @@
 -- Takes the right to make the next attempt.
 -- Of each: now in ms, token, abandoned after in ms, retention in ms, then the seed, if
 -- there is to be a record in any case: its deadline in ms, then field, value, ...
--- Answers {result, attempt, spent, ambiguous, detail}.
+-- Answers {result, attempt, spent, ambiguous, detail}; for a claim, the detail is when
+-- the message fell due, in ms, if it had to wait until then.
 local function one(key, a)
   local now, token = tonumber(a[1]), a[2]
-  local state = redis.call('HGET', key, 'state')
+  local first = redis.call('HMGET', key, 'state', 'next')
+  local state, due = first[1], first[2] or ''
   if not state then
     if not a[5] then
       return {'gone', 0, 0, 0, ''}
@@ -15,11 +17,14 @@ local function one(key, a)
     expire(key, now, 'sending', a[4], a[5])
   end
   if state == 'queued' then -- nothing has happened to it yet
+    if first[2] then
+      redis.call('HDEL', key, 'next')
+    end
     redis.call('HSET', key, 'state', 'sending', 'updated', a[1], 'claim', token, 'claimed', a[1], 'n', '1', 'a1', a[1])
-    return {'claimed', 1, 0, 0, ''}
+    return {'claimed', 1, 0, 0, due}
   end
 
-  local r = redis.call('HMGET', key, 'claim', 'claimed', 'taken', 'n', 'spent', 'ambiguous', 'reason', 'next')
+  local r = redis.call('HMGET', key, 'claim', 'claimed', 'taken', 'n', 'spent', 'ambiguous', 'reason')
   local owner, claimed, taken = r[1], tonumber(r[2] or '0'), r[3]
   local n, spent, ambiguous = tonumber(r[4] or '0'), tonumber(r[5] or '0'), tonumber(r[6] or '0')
   if state == 'sending' then
@@ -47,9 +52,9 @@ local function one(key, a)
   end
   local number = string.format('%d', n) -- a number would go through a slow printf
   redis.call('HSET', key, 'state', 'sending', 'updated', a[1], 'claim', token, 'claimed', a[1], 'n', number, 'a' .. number, a[1])
-  if r[7] or r[8] or n > 100 then
+  if r[7] or first[2] or n > 100 then
     -- The first attempts of hundreds tell nothing that the last do not.
     redis.call('HDEL', key, 'reason', 'next', 'a' .. (n - 100))
   end
-  return {'claimed', n, spent, ambiguous, ''}
+  return {'claimed', n, spent, ambiguous, due}
 end

@@ -62,6 +62,30 @@ var claimRules = []rule{{
 		}
 	},
 }, {
+	name: "a claim tells when a message that had to wait fell due",
+	why:  "a message that waits for its time looks like one that no worker picks up",
+	check: func(p *probe) {
+		if c := p.claim(p.create(), "a", at(time.Second)); !c.DueAt.IsZero() {
+			p.Errorf("a message that had not to wait was due at %s", c.DueAt)
+		}
+		id := p.reach(status.Deferred)
+		next := p.get(id).NextAttemptAt
+		if c := p.claim(id, "a", at(time.Minute)); next.IsZero() || !c.DueAt.Equal(next) {
+			p.Errorf("a deferred message was due at %s, want %s", c.DueAt, next)
+		}
+		later := p.record()
+		later.NextAttemptAt = at(time.Hour)
+		if err := p.store.Create(p.Context(), later); err != nil {
+			p.Fatal(err)
+		}
+		if c := p.claim(later.ID, "a", at(time.Hour)); !c.DueAt.Equal(later.NextAttemptAt) {
+			p.Errorf("a message for later was due at %s, want %s", c.DueAt, later.NextAttemptAt)
+		}
+		if r := p.get(later.ID); !r.NextAttemptAt.IsZero() {
+			p.Errorf("a message that is being sent has its next attempt at %s", r.NextAttemptAt)
+		}
+	},
+}, {
 	name: "the same token gets the same attempt again",
 	why:  "a worker whose claim's reply was lost takes itself for another and gives the message up for a while",
 	check: func(p *probe) {
