@@ -33,6 +33,16 @@ func (s *Redis) Dead(ctx context.Context, provider string, f DeadFilter) iter.Se
 	return s.Ended(ctx, provider, EndedFilter{States: states, Reason: f.Reason, Since: f.Since, Until: f.Until})
 }
 
+// CountDead is how many dead letters of a provider the index names, in constant time.
+// It counts those that have ended since as well: see [deadKey].
+func (s *Redis) CountDead(ctx context.Context, provider string) (int64, error) {
+	n, err := s.rdb.ZCard(ctx, deadKey(provider)).Result()
+	if err != nil {
+		return 0, fmt.Errorf("count dead letters: %w", err)
+	}
+	return n, nil
+}
+
 // DeadLetter returns one dead letter. It fails with [ErrNotFound], or with a
 // [RefusedError] when the message is no dead letter.
 func (s *Redis) DeadLetter(ctx context.Context, id string) (DeadLetter, error) {

@@ -11,6 +11,7 @@ import (
 // otherwise write a line a message a second.
 func (p *pipeline) observe(a *attempt, v *verdict) {
 	lane := string(p.lane)
+	p.observePickup(a, lane)
 	made := v.write == writeFinish && a.took > 0 && !a.recalled // by this execution
 	if made {
 		p.metrics.Attempt(p.cfg.Name, lane, v.outcome.Kind.String(), string(v.outcome.Reason), a.took)
@@ -49,6 +50,18 @@ func (p *pipeline) observe(a *attempt, v *verdict) {
 		e = e.AnErr("error", v.err)
 	}
 	e.Msg("attempt")
+}
+
+// observePickup counts how long the message waited for this execution, if it came to
+// claim an attempt. Asked for again, a claim does not tell when a retry was due.
+func (p *pipeline) observePickup(a *attempt, lane string) {
+	due := a.claimed.DueAt
+	if due.IsZero() && a.claimed.Attempt == 1 {
+		due = a.message.CreatedAt
+	}
+	if a.claimed.Result == status.ClaimedNow && !a.recalled && !due.IsZero() {
+		p.metrics.PickedUp(p.cfg.Name, lane, a.started.Sub(due))
+	}
 }
 
 func level(v *verdict) zerolog.Level {

@@ -60,6 +60,7 @@ func (p *pipeline) steps() []step {
 
 // ProcessTask implements [asynq.Handler].
 func (p *pipeline) ProcessTask(ctx context.Context, t *asynq.Task) error {
+	defer p.metrics.Hold(p.cfg.Name, string(p.lane))()
 	a := p.newAttempt(ctx, t)
 	if !p.memory.begin(a.messageID, a.taskID) {
 		return settle(again(ReasonBusy, p.now().Add(time.Second), nil))
@@ -168,7 +169,11 @@ func (p *pipeline) checkDeadline(ctx context.Context, a *attempt) *verdict {
 func (p *pipeline) takeToken(ctx context.Context, a *attempt) *verdict {
 	p.suspects.clear(a) // it has come through; the others do not wait for its token
 	hold := min(holdBudget, a.message.NotAfter.Sub(p.now()))
+	began := p.now()
 	retry, err := p.limiter.take(ctx, p.lane, hold)
+	if p.cfg.RateLimit.Limit > 0 || !retry.IsZero() {
+		p.metrics.Limited(p.cfg.Name, string(p.lane), p.now().Sub(began))
+	}
 	if err != nil {
 		return again(ReasonRedis, p.now().Add(time.Second), err)
 	}

@@ -134,14 +134,8 @@ func (w *Worker) addProvider(cfg ProviderConfig) error {
 	limiter := newLimiter(w.cfg.Redis, cfg.Name, cfg.RateLimit)
 	breaker := newBreaker(cfg.Name, cfg.Breaker, cfg.Timeout, w.presence.changes)
 	w.presence.watch(cfg.Name, breaker)
-	var ends []string
-	for _, s := range status.States() {
-		if s.Terminal() {
-			ends = append(ends, string(s))
-		}
-	}
 	for _, lane := range tasks.Lanes() {
-		w.cfg.Metrics.Prepare(cfg.Name, string(lane), ends)
+		w.cfg.Metrics.Prepare(cfg.Name, string(lane), cfg.Concurrency[lane], vocabulary())
 		p := &pipeline{
 			cfg: cfg, lane: lane, keys: w.cfg.Keys, store: w.cfg.Store,
 			limiter: limiter, breaker: breaker, results: w.results, memory: w.memory, suspects: w.suspects,

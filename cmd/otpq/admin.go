@@ -14,6 +14,9 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/otpq/otpq/internal/metrics"
+	"github.com/otpq/otpq/providers/all"
+	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/worker"
 )
 
@@ -33,6 +36,21 @@ func adminHandler(w *worker.Worker, rdb redis.UniversalClient, registry *prometh
 	})
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	return mux
+}
+
+// queueMetrics are those of what is in Redis, for any process that serves metrics.
+func queueMetrics(rdb redis.UniversalClient, store *status.Redis) *metrics.Queues {
+	var names []string
+	for _, def := range all.All() {
+		names = append(names, def.Name)
+	}
+	return &metrics.Queues{
+		Redis: rdb, Providers: names, Dead: store.CountDead,
+		Workers: func(ctx context.Context) (int, error) {
+			list, err := worker.Workers(ctx, rdb)
+			return len(list), err
+		},
+	}
 }
 
 // answer says yes, or what is wrong.

@@ -69,13 +69,17 @@ func runWorker(ctx context.Context, cfg config.Config, log zerolog.Logger) error
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	metrics.Build(registry, version())
+	store := openStore(cfg, rdb)
 	w, err := worker.New(worker.Config{
-		Redis: rdb, Keys: ring, Store: openStore(cfg, rdb), Providers: on,
+		Redis: rdb, Keys: ring, Store: store, Providers: on,
 		ShutdownTimeout: cfg.Worker.ShutdownTimeout, Metrics: metrics.NewWorker(registry), Log: log,
 	})
 	if err != nil {
 		return err
 	}
+	rdb.AddHook(metrics.RedisErrors(registry)) // below the worker's, which tries again
+	registry.MustRegister(queueMetrics(rdb, store))
 	// First, so that a taken address ends the worker before it has messages in
 	// hand, and so that /readyz tells what a worker waits for.
 	stopAdmin, err := serveAdmin(cfg.Admin.Listen, adminHandler(w, rdb, registry), log)
