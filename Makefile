@@ -41,7 +41,7 @@ check: lint vet build test cover ## what CI runs: lint, vet, build, test, cover
 
 .PHONY: test
 test: ## all tests, with the race detector and a real redis-server
-	scripts/with-tools redis-server $(if $(RACE),cc) -- $(if $(RACE),env CGO_ENABLED=1) go test -pgo=off $(RACE) -parallel $(PARALLEL) $(ARGS) $(PKG)
+	scripts/with-tools redis-server promtool $(if $(RACE),cc) -- $(if $(RACE),env CGO_ENABLED=1) go test -pgo=off $(RACE) -parallel $(PARALLEL) $(ARGS) $(PKG)
 
 # `make chaos CHAOS_SEED=7` repeats what went wrong in that run; 0 draws a seed.
 # CHAOS_PLANT=ledger, ack or deadline plants a bug that the run then has to find;
