@@ -2,8 +2,10 @@ package deploy_test
 
 import (
 	"context"
+	"net"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +39,7 @@ func mustLoadCompose(t *testing.T, env ...string) *types.Project {
 
 const keys = "OTPQ_KEYS=2026-11:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 
-func TestComposeRunsRedisSandboxAndWorker(t *testing.T) {
+func TestComposeRunsWhatItTakes(t *testing.T) {
 	p := mustLoadCompose(t, keys)
 	commands := map[string][]string{}
 	for name, s := range p.Services {
@@ -48,21 +50,102 @@ func TestComposeRunsRedisSandboxAndWorker(t *testing.T) {
 			"--maxmemory", "512mb", "--maxmemory-policy", "noeviction"},
 		"sandbox": {"sandbox", "--listen", "0.0.0.0:8089"},
 		"worker":  {"worker"},
+		"prometheus": {"--config.file=/etc/prometheus/prometheus.yml", "--storage.tsdb.path=/prometheus",
+			"--storage.tsdb.retention.time=15d"},
+		"grafana": nil,
 	}
 	if diff := cmp.Diff(want, commands); diff != "" {
 		t.Errorf("commands (-want +got):\n%s", diff)
 	}
 }
 
-func TestComposeRedisKeepsItsDataInAVolume(t *testing.T) {
+func TestComposeKeepsDataInVolumes(t *testing.T) {
 	p := mustLoadCompose(t, keys)
-	volumes := p.Services["redis"].Volumes
-	i := slices.IndexFunc(volumes, func(v types.ServiceVolumeConfig) bool { return v.Target == "/data" })
-	if i < 0 || volumes[i].Type != types.VolumeTypeVolume {
-		t.Fatalf("redis mounts %v, want a named volume on /data: without it the log dies with the container", volumes)
+	for service, folder := range map[string]string{"redis": "/data", "prometheus": "/prometheus", "grafana": "/var/lib/grafana"} {
+		volumes := p.Services[service].Volumes
+		i := slices.IndexFunc(volumes, func(v types.ServiceVolumeConfig) bool { return v.Target == folder })
+		if i < 0 || volumes[i].Type != types.VolumeTypeVolume {
+			t.Errorf("%s mounts %v, want a named volume on %s: without it the data dies with the container", service, volumes, folder)
+			continue
+		}
+		if _, ok := p.Volumes[volumes[i].Source]; !ok {
+			t.Errorf("volume %q is not declared", volumes[i].Source)
+		}
 	}
-	if _, ok := p.Volumes[volumes[i].Source]; !ok {
-		t.Errorf("volume %q is not declared", volumes[i].Source)
+}
+
+// A folder that is not there is made by Docker, empty and root's.
+func TestComposeMountsWhatIsThere(t *testing.T) {
+	p := mustLoadCompose(t, keys)
+	mounts := 0
+	for name, s := range p.Services {
+		for _, v := range s.Volumes {
+			if v.Type != types.VolumeTypeBind {
+				continue
+			}
+			mounts++
+			if _, err := os.Stat(v.Source); err != nil {
+				t.Errorf("%s mounts what is not there: %v", name, err)
+			}
+			if !v.ReadOnly {
+				t.Errorf("%s may write to %s", name, v.Source)
+			}
+		}
+	}
+	if mounts < 3 {
+		t.Errorf("%d folders are mounted, want those of Prometheus and Grafana", mounts)
+	}
+}
+
+// What `latest` is tomorrow nobody has tried.
+func TestComposePinsItsImages(t *testing.T) {
+	p := mustLoadCompose(t, keys)
+	for name, s := range p.Services {
+		if s.Build != nil {
+			continue
+		}
+		if _, tag, ok := strings.Cut(s.Image, ":"); !ok || tag == "" || tag == "latest" {
+			t.Errorf("%s runs the image %q, want a version", name, s.Image)
+		}
+	}
+}
+
+// Prometheus has to ask where the worker listens.
+func TestComposePrometheusAsksTheWorkersPort(t *testing.T) {
+	type file struct {
+		Global        map[string]string
+		RuleFiles     []string `yaml:"rule_files"`
+		ScrapeConfigs []struct {
+			JobName string `yaml:"job_name"`
+			DNS     []struct {
+				Names           []string
+				Type            string
+				Port            int
+				RefreshInterval string `yaml:"refresh_interval"`
+			} `yaml:"dns_sd_configs"`
+		} `yaml:"scrape_configs"`
+	}
+	p := mustLoadCompose(t, keys)
+	_, port, err := net.SplitHostPort(workerConfig(t, p).Admin.Listen)
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	for _, job := range unmarshal[file](t, "prometheus/prometheus.yml").ScrapeConfigs {
+		for _, sd := range job.DNS {
+			for _, name := range sd.Names {
+				asked++
+				if _, ok := p.Services[name]; !ok {
+					t.Errorf("job %s asks %q, which is no service", job.JobName, name)
+				}
+				if strconv.Itoa(sd.Port) != port {
+					t.Errorf("job %s asks port %d, and the worker listens on %s", job.JobName, sd.Port, port)
+				}
+			}
+		}
+	}
+	if asked == 0 {
+		t.Error("Prometheus asks nobody")
 	}
 }
 
