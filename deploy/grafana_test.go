@@ -165,7 +165,7 @@ func TestGrafanaIsProvisionedWithTheDashboardAndItsSource(t *testing.T) {
 			t.Errorf("grafana has %q on %s, want %s", mounted[target], target, want)
 		}
 	}
-	if m := regexp.MustCompile(`^http://([a-z]+):(\d+)$`).FindStringSubmatch(sources[0].URL); m == nil || mustLoadCompose(t, keys).Services[m[1]].Name == "" {
+	if m := regexp.MustCompile(`^http://([a-z]+):(\d+)$`).FindStringSubmatch(sources[0].URL); len(m) == 0 || mustLoadCompose(t, keys).Services[m[1]].Name == "" {
 		t.Errorf("the data source is at %s, which is no service of docker-compose.yml", sources[0].URL)
 	}
 }

@@ -259,7 +259,7 @@ func TestTheCommandsOfTheRunbookExist(t *testing.T) {
 func TestACommandThatDoesNotExistIsFoundOut(t *testing.T) {
 	t.Parallel()
 	for _, words := range [][]string{
-		{"otpq", "providerz"}, {"otpq", "dead", "lisst"}, {"otpq", "dead", "list", "--sinse", "1h"}, {"redis-cli", "ping"},
+		{"otpq", "providerz"}, {"otpq", "dead", "lisst"}, {"otpq", "dead", "list", "--from", "1h"}, {"redis-cli", "ping"},
 	} {
 		if commandExists(t, words) == nil {
 			t.Errorf("%q passes for a command of otpq", words)
