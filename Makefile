@@ -42,6 +42,7 @@ check: lint vet build test cover ## what CI runs: lint, vet, build, test, cover
 .PHONY: test
 test: ## all tests, with the race detector and a real redis-server
 	scripts/with-tools redis-server promtool $(if $(RACE),cc) -- $(if $(RACE),env CGO_ENABLED=1) go test -pgo=off $(RACE) -parallel $(PARALLEL) $(ARGS) $(PKG)
+	$(if $(filter ./...,$(PKG)),go test -C deploy/kubernetes/test ./...)
 
 # `make chaos CHAOS_SEED=7` repeats what went wrong in that run; 0 draws a seed.
 # CHAOS_PLANT=ledger, ack or deadline plants a bug that the run then has to find;
@@ -59,6 +60,7 @@ chaos: ## kill, cut and freeze everything for CHAOS_FOR=3m, then audit what beca
 .PHONY: lint
 lint: ## golangci-lint, at the version internal/tools/go.mod pins
 	$(GOLANGCI) run
+	cd deploy/kubernetes/test && go tool -modfile=../../../internal/tools/go.mod golangci-lint run
 
 .PHONY: fmt
 fmt: ## format the code as lint wants it
@@ -67,6 +69,7 @@ fmt: ## format the code as lint wants it
 .PHONY: vet
 vet: ## go vet
 	go vet ./...
+	go vet -C deploy/kubernetes/test ./...
 
 .PHONY: build
 build: ## the static binary bin/otpq
