@@ -204,10 +204,14 @@ func (r *report) redisInfo(info map[string]string) {
 	}
 }
 
-// fsync tells how much a crash of Redis may lose. Where CONFIG is forbidden it
-// says nothing.
+// fsync tells how much a crash of Redis may lose. A user of Redis that may do no more
+// than it has to may not ask.
 func (r *report) fsync(ctx context.Context, rdb redis.UniversalClient) {
 	got, err := rdb.ConfigGet(ctx, "appendfsync").Result()
+	if redis.HasErrorPrefix(err, "NOPERM") {
+		r.ok("redis fsync", "this user may not ask, as it should be; an administrator's CONFIG GET appendfsync should say everysec or always")
+		return
+	}
 	if err != nil || got["appendfsync"] == "" {
 		return
 	}

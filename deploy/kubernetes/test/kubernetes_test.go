@@ -275,8 +275,11 @@ func TestAWorkerIsGivenTimeToFinish(t *testing.T) {
 	}
 	const around = 20 * time.Second // as in the test of docker-compose.yml
 	grace := c.deployment.Spec.Template.Spec.TerminationGracePeriodSeconds
-	if grace == nil || time.Duration(*grace)*time.Second < timeout+around {
-		t.Errorf("terminationGracePeriodSeconds = %v, want %s at least", grace, timeout+around)
+	if grace == nil {
+		t.Fatal("there is no terminationGracePeriodSeconds")
+	}
+	if time.Duration(*grace)*time.Second < timeout+around {
+		t.Errorf("terminationGracePeriodSeconds = %d, want %s at least", *grace, timeout+around)
 	}
 }
 
