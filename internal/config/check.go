@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"maps"
 	"net"
+	"net/netip"
 	"net/url"
 	"regexp"
 	"slices"
@@ -24,6 +25,7 @@ func (l *loader) checkAll() {
 	if message := checkListen(l.config.Admin.Listen); message != "" {
 		l.at("admin.listen", "%s", message)
 	}
+	l.checkDashboard(l.config.Dashboard)
 	l.checkKeys()
 	for _, d := range l.defs {
 		l.checkProvider(d, l.providers[d.Name])
@@ -51,6 +53,37 @@ func checkListen(listen string) string {
 		return "must end with a port between 0 and 65535"
 	}
 	return ""
+}
+
+// headerName is what a header may be called, in any case.
+var headerName = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
+
+func (l *loader) checkDashboard(d Dashboard) {
+	if d.Listen == "" {
+		l.at("dashboard.listen", "is empty: write host:port, such as 127.0.0.1:8080")
+	} else if message := checkListen(d.Listen); message != "" {
+		l.at("dashboard.listen", "%s", strings.TrimSuffix(strings.ReplaceAll(message, "9090", "8080"), ", or empty to turn it off"))
+	}
+	if !d.Users.IsZero() && d.UsersFile != "" {
+		l.at("dashboard.users_file", "is given together with users (%s): keep one", l.byPath["dashboard.users"].source)
+	}
+	if d.TrustedHeader != "" && !headerName.MatchString(d.TrustedHeader) {
+		l.at("dashboard.trusted_header", "must be a header's name, such as X-Forwarded-User")
+	}
+	for _, text := range Items(d.TrustedProxies) {
+		if _, err := netip.ParsePrefix(text); err != nil {
+			l.at("dashboard.trusted_proxies", "must be networks such as 10.1.2.0/24, or 10.1.2.3/32 for one address")
+		}
+	}
+	switch {
+	case d.TrustedHeader != "" && d.TrustedProxies == "":
+		l.at("dashboard.trusted_header", "needs trusted_proxies: anybody can send a header")
+	case d.TrustedHeader == "" && d.TrustedProxies != "":
+		l.at("dashboard.trusted_proxies", "needs trusted_header: the header in which they name a person")
+	}
+	if message := checkBaseURL(d.Prometheus); message != "" {
+		l.at("dashboard.prometheus", "%s", message)
+	}
 }
 
 func (l *loader) checkProvider(d providers.Definition, p *Provider) {

@@ -18,7 +18,7 @@ import (
 // The tags are the only place where keys, defaults, limits and descriptions
 // are written: the reader, the variables and [Reference] follow them. A key
 // "min" or "max" bounds a number or a duration, "above" excludes the bound
-// itself, "file" marks a path.
+// itself, "file" marks a path, "list" a text of several items; see [Items].
 type Config struct {
 	Redis     Redis               `key:"redis"`
 	Keys      []Key               `key:"keys"`
@@ -27,6 +27,7 @@ type Config struct {
 	Enqueue   Enqueue             `key:"enqueue"`
 	Campaigns Campaigns           `key:"campaigns"`
 	Worker    Worker              `key:"worker"`
+	Dashboard Dashboard           `key:"dashboard"`
 	Log       Log                 `key:"log"`
 	Providers map[string]Provider `key:"providers"`
 }
@@ -70,6 +71,17 @@ type Campaigns struct {
 // Worker is about the process that sends.
 type Worker struct {
 	ShutdownTimeout time.Duration `key:"shutdown_timeout" default:"30s" min:"1s" doc:"How long a stopping worker waits for what is in flight."`
+}
+
+// Dashboard is the HTTP server of `otpq dashboard`, and who may see it.
+type Dashboard struct {
+	Listen string `key:"listen" default:"127.0.0.1:8080" doc:"Address of the dashboard. Other than on loopback it asks who is there: set users, users_file or trusted_header."`
+	// Users is secret because a hash can be guessed at.
+	Users          secret.Text `key:"users" list:"true" doc:"Who may sign in: NAME:BCRYPT, as otpq dashboard hash and htpasswd -B print it. A list, or one text with commas."`
+	UsersFile      string      `key:"users_file" file:"true" doc:"File with a line NAME:BCRYPT for each user, read once at start. A relative path starts at the configuration file's folder."`
+	TrustedHeader  string      `key:"trusted_header" doc:"Header in which a proxy names the person it has signed in, such as X-Forwarded-User."`
+	TrustedProxies string      `key:"trusted_proxies" list:"true" doc:"Networks of the proxies whose trusted_header is believed, such as 10.1.2.0/24. A list, or one text with commas."`
+	Prometheus     string      `key:"prometheus" doc:"Address of the Prometheus that Asynqmon's metrics view asks, such as http://prometheus:9090; empty for no such view."`
 }
 
 // Log is about the log on stderr.

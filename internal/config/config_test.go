@@ -74,6 +74,7 @@ func defaultConfig() Config {
 		Enqueue:   Enqueue{IdempotencyWindow: 24 * time.Hour},
 		Campaigns: Campaigns{Retention: 168 * time.Hour},
 		Worker:    Worker{ShutdownTimeout: 30 * time.Second},
+		Dashboard: Dashboard{Listen: "127.0.0.1:8080"},
 		Log:       Log{Level: "info", Format: "auto"},
 		Providers: map[string]Provider{"medsenior": med, "unimedbh": uni, "kinpos": kin},
 	}
@@ -103,6 +104,10 @@ func TestEveryKeyOfAFileIsRead(t *testing.T) {
 	want.Enqueue.IdempotencyWindow = 90 * time.Minute
 	want.Campaigns.Retention = 240 * time.Hour
 	want.Worker.ShutdownTimeout = 45 * time.Second
+	want.Dashboard = Dashboard{
+		Listen: "10.1.2.3:8443", Users: "ana:$2y$10$hunter2\nrui:$2y$10$hunter2",
+		TrustedHeader: "X-Forwarded-User", TrustedProxies: "10.1.2.0/24\nfd00::/8", Prometheus: "http://prometheus:9090",
+	}
 	want.Log = Log{Level: "debug", Format: "json"}
 	med, uni, kin := want.Providers["medsenior"], want.Providers["unimedbh"], want.Providers["kinpos"]
 	med.Environment, med.Token, med.Timeout = "producao", "hunter2", 5*time.Second
@@ -373,6 +378,7 @@ func TestReferenceListsEverySettingOnce(t *testing.T) {
 	want := []Field{
 		{Path: "keys[N].secret_file", Env: "OTPQ_KEYS_N_SECRET_FILE", Type: "text", Doc: paths["keys[N].secret_file"].Doc},
 		{Path: "log.format", Env: "OTPQ_LOG_FORMAT", Type: "text", Default: "auto", Valid: "auto, json, console", Doc: paths["log.format"].Doc},
+		{Path: "dashboard.trusted_proxies", Env: "OTPQ_DASHBOARD_TRUSTED_PROXIES", Type: "list", Doc: paths["dashboard.trusted_proxies"].Doc},
 		{Path: "providers.NAME.token", Env: "OTPQ_PROVIDERS_NAME_TOKEN", Type: "secret", Doc: "Bearer token."},
 		{
 			Path: "providers.NAME.breaker.failure_ratio", Env: "OTPQ_PROVIDERS_NAME_BREAKER_FAILURE_RATIO", Type: "number",

@@ -132,6 +132,9 @@ func (l *loader) readKeyList(text, source string) {
 func typeName(s *setting) string {
 	switch s.value.Interface().(type) {
 	case string, secret.Text:
+		if s.tag.Get("list") != "" {
+			return "a list of texts"
+		}
 		return "text"
 	}
 	if s.value.Kind() == reflect.Int64 {

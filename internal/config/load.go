@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/otpq/otpq/providers"
 )
@@ -168,6 +169,12 @@ func resolve(s *setting, text, dir string) string {
 		return text
 	}
 	return filepath.Join(dir, text)
+}
+
+// Items are the parts of a setting that is a list: what commas, spaces and line
+// breaks divide.
+func Items(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
 }
 
 // listed joins names for a message.

@@ -12,7 +12,7 @@ import (
 type Field struct {
 	Path    string // in the YAML file; NAME stands for a provider, N for a position
 	Env     string // the variable
-	Type    string // text, secret, duration, whole number or number
+	Type    string // text, list, secret, duration, whole number or number
 	Default string // "" when there is none
 	Valid   string // what is allowed, where the type does not say it all
 	Doc     string
@@ -34,6 +34,9 @@ func Reference() []Field {
 			f.Type = "secret"
 		default:
 			f.Type = "text"
+			if s.tag.Get("list") != "" {
+				f.Type = "list"
+			}
 		}
 		f.Valid = s.inRange("")
 		if oneOf := s.tag.Get("oneof"); oneOf != "" {

@@ -226,11 +226,27 @@ func (d *document) leaf(s *setting, source string, n ast.Node) {
 		return // "token:" with nothing behind it is not set
 	}
 	text, k, ok := scalar(value)
+	if list, isList := value.(*ast.SequenceNode); isList && s.tag.Get("list") != "" {
+		text, k, ok = d.items(list)
+	}
 	if !ok || k == "true or false" {
 		d.l.problem(s.path, source, "must be %s, not %s", typeName(s), kind(value))
 		return
 	}
 	d.l.set(s, resolve(s, text, d.dir), source)
+}
+
+// items reads a list of texts into one, an item a line.
+func (d *document) items(list *ast.SequenceNode) (text, kind string, ok bool) {
+	var lines []string
+	for _, element := range list.Values {
+		item, _, ok := scalar(d.value(element))
+		if !ok {
+			return "", "", false
+		}
+		lines = append(lines, item)
+	}
+	return strings.Join(lines, "\n"), "text", true
 }
 
 // keys reads the list of sealing keys, in place of any that were read before.
