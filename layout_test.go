@@ -66,6 +66,10 @@ var layout = []folderRule{
 	{folder: "internal/redisscript"},
 	{folder: "internal/asynqredis", may: []string{"internal/coalesce", "internal/redisscript"}},
 	{folder: "internal/backlog", may: []string{"internal/secret", "internal/redisconn", "tasks", "status", "providers"}},
+	// Worker, because the workers themselves tell how the breakers are.
+	{folder: "internal/overview", may: []string{"internal/backlog", "tasks", "worker"}},
+	// Not enqueue: replaying is for the command to wire.
+	{folder: "internal/dashboard", may: []string{"internal/overview", "internal/backlog", "internal/secret", "tasks", "status", "providers"}},
 	// Tests alone: they build and run the command itself.
 	{folder: "internal/chaos"},
 	{folder: "internal/metrics", may: []string{"internal/secret", "internal/backlog", "tasks", "status", "providers"}},

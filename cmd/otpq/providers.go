@@ -11,44 +11,12 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
-	"github.com/otpq/otpq/internal/backlog"
 	"github.com/otpq/otpq/internal/config"
+	"github.com/otpq/otpq/internal/overview"
 	"github.com/otpq/otpq/providers/all"
 	"github.com/otpq/otpq/tasks"
 	"github.com/otpq/otpq/worker"
 )
-
-// providerView is what `otpq providers` tells of one provider.
-type providerView struct {
-	Name string `json:"name"`
-	On   bool   `json:"on"`
-	// Off says why, for this configuration.
-	Off       string              `json:"off,omitempty"`
-	BaseURL   string              `json:"base_url,omitempty"`
-	Timeout   string              `json:"timeout"`
-	RateLimit rateLimitView       `json:"rate_limit"`
-	Breaker   breakerView         `json:"breaker"`
-	Lanes     map[string]laneView `json:"lanes"`
-}
-
-type rateLimitView struct {
-	Limit  int    `json:"limit"` // 0 is no limit
-	Period string `json:"period"`
-}
-
-// breakerView sums up the breakers of all living workers.
-type breakerView struct {
-	// State is open when any worker's is, then half-open, then closed; unknown
-	// when no worker lives.
-	State     string                            `json:"state"`
-	OpenUntil time.Time                         `json:"open_until,omitzero"`
-	Workers   map[string]worker.BreakerPresence `json:"workers"`
-}
-
-type laneView struct {
-	Concurrency int `json:"concurrency"` // of each worker
-	backlog.Lane
-}
 
 func (a *app) providersCommand() *cobra.Command {
 	return &cobra.Command{
@@ -76,58 +44,34 @@ func (a *app) providersCommand() *cobra.Command {
 	}
 }
 
-func viewProviders(ctx context.Context, cfg config.Config, rdb redis.UniversalClient) ([]providerView, error) {
-	workers, err := worker.Workers(ctx, rdb)
-	if err != nil {
-		return nil, err
-	}
+func viewProviders(ctx context.Context, cfg config.Config, rdb redis.UniversalClient) ([]overview.Provider, error) {
+	return overview.Read(ctx, rdb, providerSettings(cfg), time.Now())
+}
+
+// providerSettings is what the configuration says of each provider.
+func providerSettings(cfg config.Config) []overview.Settings {
 	_, off := workerProviders(cfg, zerolog.Nop())
-	var views []providerView
+	var out []overview.Settings
 	for _, def := range all.All() {
 		pc := cfg.Providers[def.Name]
-		v := providerView{
-			Name: def.Name, On: true, BaseURL: pc.URL(def), Timeout: pc.Timeout.String(),
-			RateLimit: rateLimitView{pc.RateLimit.Limit, pc.RateLimit.Period.String()},
-			Breaker:   sumBreakers(workers, def.Name), Lanes: map[string]laneView{},
+		s := overview.Settings{
+			Name: def.Name, BaseURL: pc.URL(def), Timeout: pc.Timeout, Queues: pc.Queues,
+			RateLimit: overview.RateLimit{Limit: pc.RateLimit.Limit, Period: pc.RateLimit.Period.String()},
+			Concurrency: map[tasks.Lane]int{
+				tasks.Interactive: pc.Concurrency.Interactive, tasks.Bulk: pc.Concurrency.Bulk,
+			},
 		}
 		for _, o := range off {
 			if o.name == def.Name {
-				v.On, v.Off = false, o.why
+				s.Off = o.why
 			}
 		}
-		slots := map[tasks.Lane]int{tasks.Interactive: pc.Concurrency.Interactive, tasks.Bulk: pc.Concurrency.Bulk}
-		for _, lane := range tasks.Lanes() {
-			waiting, err := backlog.Read(ctx, rdb, def.Name, lane, pc.Queues, time.Now())
-			if err != nil {
-				return nil, err
-			}
-			v.Lanes[string(lane)] = laneView{slots[lane], waiting}
-		}
-		views = append(views, v)
-	}
-	return views, nil
-}
-
-func sumBreakers(workers []worker.Presence, provider string) breakerView {
-	out := breakerView{State: "unknown", Workers: map[string]worker.BreakerPresence{}}
-	rank := map[string]int{"unknown": 0, worker.BreakerClosed: 1, worker.BreakerHalfOpen: 2, worker.BreakerOpen: 3}
-	for _, w := range workers {
-		b, ok := w.Breakers[provider]
-		if !ok {
-			continue
-		}
-		out.Workers[w.ID] = b
-		if rank[b.State] > rank[out.State] {
-			out.State = b.State
-		}
-		if b.OpenUntil.After(out.OpenUntil) {
-			out.OpenUntil = b.OpenUntil
-		}
+		out = append(out, s)
 	}
 	return out
 }
 
-func (a *app) printProviders(views []providerView) {
+func (a *app) printProviders(views []overview.Provider) {
 	t := a.table("provider", "breaker", "limit", "lane", "slots", "queues", "pending", "active", "deferred", "scheduled", "oldest")
 	for _, v := range views {
 		name, limit := v.Name, "none"

@@ -6,22 +6,23 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/otpq/otpq/internal/overview"
 	"github.com/otpq/otpq/providers/sandbox"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/worker"
 )
 
 // view is what `otpq providers --json` tells of one provider.
-func (r *rig) view(name string) providerView {
+func (r *rig) view(name string) overview.Provider {
 	r.t.Helper()
-	views := decode[[]providerView](r.t, r.otpq("providers", "--json").want(r.t, exitDone))
+	views := decode[[]overview.Provider](r.t, r.otpq("providers", "--json").want(r.t, exitDone))
 	for _, v := range views {
 		if v.Name == name {
 			return v
 		}
 	}
 	r.t.Fatalf("providers = %+v, want %s among them", views, name)
-	return providerView{}
+	return overview.Provider{}
 }
 
 func TestProvidersShowsWhatWaits(t *testing.T) {
@@ -48,7 +49,7 @@ func TestProvidersSaysWhatIsOffAndWhy(t *testing.T) {
 	env := []string{"OTPQ_REDIS_URL=" + r.redis.URL(), "OTPQ_PROVIDERS_UNIMEDBH_RATE_LIMIT_LIMIT=50"}
 	otpq(t, env, "", "providers").want(t, exitDone).wantOut(t,
 		"medsenior is off: needs a token", "kinpos is off: needs a base URL", "OTPQ_PROVIDERS_KINPOS_BASE_URL", "50/1s")
-	views := decode[[]providerView](t, otpq(t, env, "", "providers", "--json").want(t, exitDone))
+	views := decode[[]overview.Provider](t, otpq(t, env, "", "providers", "--json").want(t, exitDone))
 	on := map[string]bool{}
 	for _, v := range views {
 		on[v.Name] = v.On
@@ -70,7 +71,7 @@ func TestProvidersShowsAnOpenBreaker(t *testing.T) {
 	for range 6 {
 		r.send("--valid-for", "1m", "--max-attempts", "1")
 	}
-	var v providerView
+	var v overview.Provider
 	waitFor(t, "the breaker to open", func() bool {
 		v = r.view("unimedbh")
 		return v.Breaker.State == worker.BreakerOpen
@@ -99,7 +100,7 @@ func TestBreakersOfManyWorkersSumUpToTheWorst(t *testing.T) {
 		worker.BreakerHalfOpen: {half, closed},
 		worker.BreakerOpen:     {closed, open, half},
 	} {
-		if got := sumBreakers(workers, "p"); got.State != want || want == worker.BreakerOpen && !got.OpenUntil.Equal(later) {
+		if got := overview.SumBreakers(workers, "p"); got.State != want || want == worker.BreakerOpen && !got.OpenUntil.Equal(later) {
 			t.Errorf("sumBreakers = %+v, want %s", got, want)
 		}
 	}

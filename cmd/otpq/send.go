@@ -13,6 +13,7 @@ import (
 
 	"github.com/otpq/otpq/enqueue"
 	"github.com/otpq/otpq/internal/config"
+	"github.com/otpq/otpq/internal/overview"
 	"github.com/otpq/otpq/providers/all"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/tasks"
@@ -148,7 +149,7 @@ func (a *app) noteSent(ctx context.Context, cfg config.Config, provider string, 
 	if err != nil || len(workers) == 0 {
 		return // they may come later
 	}
-	if sumBreakers(workers, provider).State == "unknown" {
+	if overview.SumBreakers(workers, provider).State == "unknown" {
 		fmt.Fprintf(a.err, "no running worker has %s on: the message waits for one; see `otpq providers`\n", provider)
 	}
 }
