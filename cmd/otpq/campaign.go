@@ -14,6 +14,7 @@ import (
 
 	"github.com/otpq/otpq/enqueue/campaign"
 	"github.com/otpq/otpq/internal/config"
+	"github.com/otpq/otpq/internal/overview"
 	"github.com/otpq/otpq/providers/all"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/worker"
@@ -166,7 +167,7 @@ func (a *app) noteNoWorker(ctx context.Context, c *openCampaigns, provider strin
 	case err != nil: // the campaign goes on: that is what counts
 	case len(workers) == 0:
 		fmt.Fprintln(a.err, "no worker is running: nothing is sent before one is")
-	case sumBreakers(workers, provider).State == "unknown":
+	case overview.SumBreakers(workers, provider).State == "unknown":
 		fmt.Fprintf(a.err, "no running worker has %s on: nothing is sent before one has; see `otpq providers`\n", provider)
 	}
 }

@@ -30,15 +30,15 @@ import (
 
 func (a *app) devCommand() *cobra.Command {
 	var (
-		redisURL, listen string
-		once, verbose    bool
+		redisURL, listen, pages string
+		once, verbose           bool
 	)
 	cmd := &cobra.Command{
 		Use:   "dev",
 		Short: "Run everything in one process, with nothing installed, and show how it works",
 		Long: "Run everything in one process: a Redis in memory, the sandbox of the three provider\n" +
-			"APIs, and a worker. Send a few samples with some faults on, show what became of\n" +
-			"each, and stay until Ctrl-C. Nothing is kept.",
+			"APIs, a worker and the dashboard. Send a few samples with some faults on, show what\n" +
+			"became of each, and stay until Ctrl-C. Nothing is kept.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if redisURL != "" {
@@ -46,12 +46,13 @@ func (a *app) devCommand() *cobra.Command {
 					return usagef("--redis %w", err)
 				}
 			}
-			d := dev{app: a, redisURL: redisURL, listen: listen, once: once, verbose: verbose}
+			d := dev{app: a, redisURL: redisURL, listen: listen, pages: pages, once: once, verbose: verbose}
 			return d.run(cmd.Context())
 		},
 	}
 	cmd.Flags().StringVar(&redisURL, "redis", "", "use the Redis at `URL` instead of one in memory")
 	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "`ADDR` of the sandbox")
+	cmd.Flags().StringVar(&pages, "dashboard", "127.0.0.1:0", "`ADDR` of the dashboard")
 	cmd.Flags().BoolVar(&once, "once", false, "stop when every sample has come to its end")
 	cmd.Flags().BoolVar(&verbose, "verbose", false, "show the worker's log")
 	return cmd
@@ -60,9 +61,9 @@ func (a *app) devCommand() *cobra.Command {
 // dev is one run of `otpq dev`.
 type dev struct {
 	*app
-	redisURL, listen string
-	once, verbose    bool
-	closers          []func()
+	redisURL, listen, pages string
+	once, verbose           bool
+	closers                 []func()
 }
 
 // later registers what the end of the run undoes, last first.
@@ -102,7 +103,11 @@ func (d *dev) run(ctx context.Context) error {
 	d.later(func() { _ = client.Close() })
 	workerDone := d.startWorker(ctx, cfg, log)
 
-	d.printWhere(cfg, sandboxURL, file)
+	dashboardURL, err := d.startDashboard(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	d.printWhere(cfg, sandboxURL, dashboardURL, file)
 	samples := newSamples(client, server)
 	if err := d.show(ctx, samples, workerDone); err != nil {
 		return err
@@ -218,6 +223,7 @@ func (d *dev) config(sandboxURL string) (config.Config, error) {
 	}
 	cfg.Redis.URL = secret.Text(d.redisURL)
 	cfg.Admin.Listen = ""
+	cfg.Dashboard = config.Dashboard{Listen: d.pages}
 	if len(cfg.Keys) == 0 {
 		cfg.Keys = []config.Key{{ID: "dev", Secret: tasks.GenerateSecret()}}
 	}
@@ -282,14 +288,33 @@ func (d *dev) startWorker(ctx context.Context, cfg config.Config, log zerolog.Lo
 	return done
 }
 
+// startDashboard serves the dashboard until the dev run ends, and returns its
+// address. Here everybody may act: nothing is kept, and the sandbox sends nothing.
+func (d *dev) startDashboard(ctx context.Context, cfg config.Config, log zerolog.Logger) (string, error) {
+	ctx, stop := context.WithCancel(ctx)
+	at, ended, finished := make(chan string, 1), make(chan error, 1), make(chan struct{})
+	go func() {
+		defer close(finished)
+		ended <- runDashboard(ctx, cfg, true, log, func(url string) { at <- url })
+	}()
+	d.later(func() { stop(); <-finished })
+	select {
+	case url := <-at:
+		return url, nil
+	case err := <-ended:
+		return "", err
+	}
+}
+
 // printWhere tells how to reach this run. With --json only JSON is on stdout.
-func (d *dev) printWhere(cfg config.Config, sandboxURL, file string) {
+func (d *dev) printWhere(cfg config.Config, sandboxURL, dashboardURL, file string) {
 	w := d.out
 	if d.json {
 		w = d.err
 	}
-	fmt.Fprintf(w, "redis    %s\n", redisconn.Describe(cfg.Redis.URL.Reveal()))
-	fmt.Fprintf(w, "sandbox  %s  (faults and counts: %s/_sandbox/)\n", sandboxURL, sandboxURL)
+	fmt.Fprintf(w, "redis      %s\n", redisconn.Describe(cfg.Redis.URL.Reveal()))
+	fmt.Fprintf(w, "sandbox    %s  (faults and counts: %s/_sandbox/)\n", sandboxURL, sandboxURL)
+	fmt.Fprintf(w, "dashboard  %s\n", dashboardURL)
 	fmt.Fprintf(w, "In another terminal:\n")
 	fmt.Fprintf(w, "  export OTPQ_CONFIG=%s\n", file)
 	self := callSelf()

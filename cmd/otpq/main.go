@@ -119,8 +119,9 @@ func (a *app) rootCommand() *cobra.Command {
 	})
 	root.SetHelpCommand(helpCommand(root))
 	root.AddCommand(
-		a.devCommand(), a.workerCommand(), a.sendCommand(), a.statusCommand(), a.cancelCommand(), a.deadCommand(), a.campaignCommand(),
-		a.providersCommand(), a.auditCommand(), a.sandboxCommand(), a.checkCommand(), a.keygenCommand(), a.versionCommand(),
+		a.devCommand(), a.workerCommand(), a.sendCommand(), a.statusCommand(), a.cancelCommand(), a.deadCommand(),
+		a.campaignCommand(), a.providersCommand(), a.auditCommand(), a.sandboxCommand(), a.dashboardCommand(), a.checkCommand(),
+		a.keygenCommand(), a.versionCommand(),
 	)
 	return root
 }
