@@ -227,6 +227,8 @@ func clock(t time.Time) string { return t.UTC().Format("15:04:05 UTC") }
 func span(d time.Duration) string {
 	d = max(d, 0)
 	switch {
+	case d < 10*time.Millisecond && d > 0:
+		return strconv.FormatFloat(float64(d)/float64(time.Millisecond), 'f', 1, 64) + " ms"
 	case d < time.Second:
 		return strconv.FormatInt(d.Milliseconds(), 10) + " ms"
 	case d < 10*time.Second:

@@ -24,16 +24,15 @@ func summarize(taskType string, payload []byte) string {
 	case err != nil:
 		return foreign
 	}
-	parts := []string{
-		m.Provider, string(m.Lane), "not after " + m.NotAfter.UTC().Format(time.RFC3339),
-	}
+	// A line each: Asynqmon's lists show little of a long one.
+	lines := []string{m.Provider + ", " + string(m.Lane), "not after " + m.NotAfter.UTC().Format(time.RFC3339)}
 	if m.Campaign != "" {
-		parts = append(parts, "campaign "+m.Campaign)
+		lines = append(lines, "campaign "+m.Campaign)
 	}
 	if m.ReplayOf != "" {
-		parts = append(parts, "replay of "+m.ReplayOf)
+		lines = append(lines, "replay of "+m.ReplayOf)
 	}
-	return strings.Join(append(parts, fmt.Sprintf("sealed with key %s, %d bytes", keyID, len(payload))), ", ")
+	return strings.Join(append(lines, fmt.Sprintf("sealed with key %s, %d bytes", keyID, len(payload))), "\n")
 }
 
 // summarizeResult is what Asynqmon shows in place of a result; otpq writes none.
