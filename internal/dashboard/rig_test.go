@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -262,4 +263,9 @@ func (b *syncBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.buf.String()
+}
+
+func TestMain(m *testing.M) {
+	redisconn.LogTo(zerolog.Nop()) // failed dials are what some tests are about
+	os.Exit(m.Run())
 }
