@@ -40,8 +40,8 @@ dev: ## run everything in one process, with nothing installed
 check: lint vet build test cover ## what CI runs: lint, vet, build, test, cover
 
 .PHONY: test
-test: ## all tests, with the race detector and a real redis-server
-	scripts/with-tools redis-server promtool $(if $(RACE),cc) -- $(if $(RACE),env CGO_ENABLED=1) go test -pgo=off $(RACE) -parallel $(PARALLEL) $(ARGS) $(PKG)
+test: ## all tests, with the race detector, a real redis-server and a real Chromium
+	scripts/with-tools redis-server chromium promtool $(if $(RACE),cc) -- $(if $(RACE),env CGO_ENABLED=1) go test -pgo=off $(RACE) -parallel $(PARALLEL) $(ARGS) $(PKG)
 	$(if $(filter ./...,$(PKG)),go test -C deploy/kubernetes/test ./...)
 
 # `make chaos CHAOS_SEED=7` repeats what went wrong in that run; 0 draws a seed.
