@@ -210,14 +210,21 @@ func (m *monitor) serveAPI(w http.ResponseWriter, r *http.Request, reading bool)
 	}
 	w.Header().Set("Content-Type", "application/json")
 	if !reading {
-		for _, s := range m.overall {
-			defer s.forget() // what was changed is shown at once
-		}
+		defer m.forget() // what was changed is shown at once
 	} else if s := m.overall[r.URL.Path]; s != nil {
 		s.serve(w, r, m.inner)
 		return
 	}
 	m.inner.ServeHTTP(w, r)
+}
+
+// forget has the next who asks see how it is now.
+func (m *monitor) forget() {
+	for _, s := range m.overall {
+		s.mu.Lock()
+		s.last = nil
+		s.mu.Unlock()
+	}
 }
 
 // deletesMessages reports whether the request would delete tasks of ours. Their
@@ -274,12 +281,6 @@ func (s *shared) serve(w http.ResponseWriter, r *http.Request, from http.Handler
 	maps.Copy(w.Header(), answer.header)
 	w.WriteHeader(answer.code)
 	_, _ = w.Write(answer.body.Bytes())
-}
-
-func (s *shared) forget() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.last = nil
 }
 
 // capture is an answer that is kept.

@@ -50,8 +50,11 @@ func findChromium(t *testing.T) string {
 	return ""
 }
 
-// browser starts a Chromium that ends with the test, its process and all below it.
-func browser(t *testing.T) context.Context {
+// browser is a running Chromium.
+type browser struct{ ctx context.Context }
+
+// startBrowser starts a Chromium that ends with the test.
+func startBrowser(t *testing.T) browser {
 	t.Helper()
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(findChromium(t)),
@@ -72,7 +75,7 @@ func browser(t *testing.T) context.Context {
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatalf("start Chromium: %v", err)
 	}
-	return ctx
+	return browser{ctx}
 }
 
 // tab is a page in the browser, and what it did.
@@ -86,10 +89,10 @@ type tab struct {
 	problems []string
 }
 
-// newTab opens a tab that sends the password along.
-func newTab(t *testing.T, browser context.Context, root string) *tab {
+// tab opens a tab that sends the password along.
+func (b browser) tab(t *testing.T, root string) *tab {
 	t.Helper()
-	ctx, cancel := chromedp.NewContext(browser)
+	ctx, cancel := chromedp.NewContext(b.ctx)
 	t.Cleanup(cancel)
 	p := &tab{t: t, root: root}
 	if err := chromedp.Listen(ctx, p.note); err != nil {
@@ -272,7 +275,7 @@ func TestInARealBrowser(t *testing.T) {
 	r.bury("kinpos", status.Rejected, "recipient_unknown", time.Now())
 	r.foreign("mails")
 	r.haunt()
-	chromium := browser(t)
+	chromium := startBrowser(t)
 
 	ours := map[string][]string{
 		"/deliveries":                              {"unimedbh", "breaker unknown"},
@@ -288,7 +291,7 @@ func TestInARealBrowser(t *testing.T) {
 	}
 
 	t.Run("our pages load, need nothing from elsewhere and name nobody", func(t *testing.T) {
-		p := newTab(t, chromium, r.server.URL)
+		p := chromium.tab(t, r.server.URL)
 		for at, words := range ours {
 			p.open(at, words...)
 			p.check(at)
@@ -296,7 +299,7 @@ func TestInARealBrowser(t *testing.T) {
 	})
 
 	t.Run("Asynqmon works with no internet, and shows summaries", func(t *testing.T) {
-		p := newTab(t, chromium, r.server.URL)
+		p := chromium.tab(t, r.server.URL)
 		p.size(1300, 900)
 		for i, page := range []struct {
 			at    string
@@ -327,7 +330,7 @@ func TestInARealBrowser(t *testing.T) {
 	})
 
 	t.Run("our pages can be used at 400 pixels, by day and by night", func(t *testing.T) {
-		p := newTab(t, chromium, r.server.URL)
+		p := chromium.tab(t, r.server.URL)
 		i := 0
 		for at, words := range ours {
 			i++
@@ -354,7 +357,7 @@ func TestInARealBrowser(t *testing.T) {
 	})
 
 	t.Run("a dead letter is replayed by keyboard alone", func(t *testing.T) {
-		p := newTab(t, chromium, r.server.URL)
+		p := chromium.tab(t, r.server.URL)
 		p.open("/deliveries/dead", dead)
 		p.focus(`a.skip`) // the first, for those who hear the page
 		p.focus(`input[type=checkbox][value="` + dead + `"]`)
@@ -370,7 +373,7 @@ func TestInARealBrowser(t *testing.T) {
 
 	t.Run("the pages of a read-only dashboard offer nothing that changes anything", func(t *testing.T) {
 		readOnly := r.serve(withAuth(browserAuth(t)))
-		p := newTab(t, chromium, readOnly.URL)
+		p := chromium.tab(t, readOnly.URL)
 		p.open("/deliveries/dead", "kinpos")
 		if got := eval[int](p, `document.querySelectorAll("input[type=checkbox], button[name=do]").length`); got != 0 {
 			t.Errorf("there are %d things to act with", got)
@@ -383,14 +386,14 @@ func TestInARealBrowser(t *testing.T) {
 func TestChromiumEndsWithItsTest(t *testing.T) {
 	var process *os.Process
 	t.Run("a test", func(t *testing.T) {
-		process = chromedp.FromContext(browser(t)).Browser.Process()
+		process = chromedp.FromContext(startBrowser(t).ctx).Browser.Process()
 	})
 	if err := process.Signal(os.Interrupt); !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("Chromium (pid %d) still runs: %v", process.Pid, err)
 	}
 }
 
-// browserAuth is what newTab's password opens.
+// browserAuth is what a tab's password opens.
 func browserAuth(t *testing.T) dashboard.Auth {
 	t.Helper()
 	line, err := dashboard.HashPassword("ana", "correct horse battery")
