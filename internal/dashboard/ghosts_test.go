@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/url"
 	"regexp"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/otpq/otpq/enqueue"
+	"github.com/otpq/otpq/status"
 )
 
 const queue = "otpq:unimedbh:interactive"
@@ -96,6 +98,25 @@ func TestTheGuardKnowsAQueueOfGhostsOnly(t *testing.T) {
 	if got := r.listed("pending"); got != nil {
 		t.Errorf("pending tasks = %q, want none", got)
 	}
+}
+
+func TestEverythingWorksOnACluster(t *testing.T) {
+	t.Parallel()
+	r := newClusterRig(t, withWrite)
+	pending := r.send()
+	dead := r.bury("kinpos", status.Rejected, "invalid_request", time.Now())
+	r.haunt()
+	for at, words := range map[string]string{
+		"/deliveries": "unimedbh", "/deliveries/message?id=" + pending: "before it in " + queue, "/deliveries/dead": dead,
+		"/asynqmon/api/queues": queue, "/asynqmon/api/queue_stats": queue, "/asynqmon/api/redis_info": `"cluster":true`, "/readyz": "ok",
+	} {
+		r.get(at).want(t, http.StatusOK, words)
+	}
+	if got := r.listed("pending"); fmt.Sprint(got) != fmt.Sprint([]string{pending}) {
+		t.Errorf("pending tasks = %q, want %s", got, pending)
+	}
+	form := url.Values{"do": {"replay"}, "id": {dead}}
+	r.do(r.server, http.MethodPost, "/deliveries/act", form).want(t, http.StatusSeeOther)
 }
 
 // calls is how often Redis has run a command.

@@ -44,7 +44,8 @@ const patience = 30 * time.Second
 type rig struct {
 	t      *testing.T
 	redis  *redistest.Server
-	rdb    *redis.Client
+	url    string
+	rdb    redis.UniversalClient
 	store  *status.Redis
 	client *enqueue.Client
 	ring   *tasks.Keyring
@@ -75,20 +76,37 @@ func (a acts) Discard(ctx context.Context, provider, id string) error {
 
 func newRig(t *testing.T, options ...option) *rig {
 	t.Helper()
-	r := &rig{t: t, redis: redistest.Start(t), log: &syncBuffer{}}
-	r.rdb = r.redis.Client()
+	server := redistest.Start(t)
+	r := &rig{t: t, redis: server, url: server.URL(), rdb: server.Client()}
+	r.start(options...)
+	return r
+}
+
+// newClusterRig is a rig on a Redis Cluster; it has no redis.
+func newClusterRig(t *testing.T, options ...option) *rig {
+	t.Helper()
+	cluster := redistest.StartCluster(t)
+	r := &rig{t: t, url: cluster.URL(), rdb: cluster.Client()}
+	r.start(options...)
+	return r
+}
+
+// start makes what works with the Redis.
+func (r *rig) start(options ...option) {
+	t := r.t
+	t.Helper()
+	r.log = &syncBuffer{}
 	r.store = status.NewRedis(r.rdb, status.Retention{})
 	key := tasks.Key{ID: "2026-11", Secret: tasks.GenerateSecret()}
 	var err error
 	if r.ring, err = tasks.NewKeyring(key); err != nil {
 		t.Fatal(err)
 	}
-	if r.client, err = enqueue.Open(enqueue.Config{RedisURL: r.redis.URL(), Keys: []tasks.Key{key}}); err != nil {
+	if r.client, err = enqueue.Open(enqueue.Config{RedisURL: r.url, Keys: []tasks.Key{key}}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = r.client.Close() })
 	r.server = r.serve(options...)
-	return r
 }
 
 // serve makes one more dashboard in front of the same Redis.
@@ -96,7 +114,7 @@ func (r *rig) serve(options ...option) *httptest.Server {
 	r.t.Helper()
 	cfg := dashboard.Config{
 		Redis: r.rdb, Records: r.store, Registry: prometheus.NewRegistry(), Version: "test", Log: zerolog.New(r.log),
-		OpenRedis: func() (redis.UniversalClient, error) { return redisconn.Open(r.redis.URL(), redisconn.Options{}) },
+		OpenRedis: func() (redis.UniversalClient, error) { return redisconn.Open(r.url, redisconn.Options{}) },
 	}
 	for _, name := range []string{"kinpos", "medsenior", "unimedbh"} {
 		cfg.Providers = append(cfg.Providers, overview.Settings{
