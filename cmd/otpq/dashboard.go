@@ -37,7 +37,8 @@ func (a *app) dashboardCommand() *cobra.Command {
 		Long: "Serve what operators look at in a browser until SIGTERM: providers, messages and\n" +
 			"dead letters under /deliveries, and Asynqmon under /asynqmon/. Nobody is named.\n\n" +
 			"On loopback nobody is asked for a password unless dashboard.users is set; anywhere\n" +
-			"else it is refused without. It only shows; with --write whoever may see it may also\n" +
+			"else it is refused without. It speaks plain HTTP: put a proxy with TLS in front where\n" +
+			"passwords travel between machines. It only shows; with --write whoever may see it may also\n" +
 			"replay and discard dead letters, and pause, run and archive in Asynqmon.",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
