@@ -53,7 +53,8 @@ func restricted(t *testing.T) (server *redistest.Server, admin *redis.Client, as
 		t.Fatal(err)
 	}
 	server = redistest.Start(t, redistest.AOF(), redistest.Args("--aclfile", file, "--acllog-max-len", "1000"))
-	return server, server.Client(), "redis://" + url.UserPassword("otpq", password).String() + "@" + server.Addr() + "/0"
+	admin = server.Client()
+	return server, admin, "redis://" + url.UserPassword("otpq", password).String() + "@" + server.Addr() + "/0"
 }
 
 // site is a sandbox, and a configuration that leads to it.
@@ -183,7 +184,7 @@ func (s *site) received() int {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	return int(c.Received)
+	return c.Received
 }
 
 // denials lists what Redis refused otpq's user, but for what otpq does well without.
