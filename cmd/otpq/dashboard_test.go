@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/bcrypt"
+
 	"github.com/otpq/otpq/status"
 )
 
@@ -26,6 +28,17 @@ func (r *rig) dashboard(env []string, flags ...string) (url string, b *backgroun
 	b = start(r.t, append(env, "OTPQ_CONFIG="+r.file), append(dashboardArgs, flags...)...)
 	b.says("dashboard at ")
 	return dashboardURL.FindStringSubmatch(b.out.String())[1], b
+}
+
+// userLine is a user as the configuration has it, with a hash that costs a test
+// little; the command's own are for those who guess.
+func userLine(t *testing.T, name string) string {
+	t.Helper()
+	hash, err := bcrypt.GenerateFromPassword([]byte(goodPassword), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return name + ":" + string(hash)
 }
 
 // fetch asks the dashboard, as a user when one is given.
@@ -79,7 +92,7 @@ func TestTheDashboardShowsAndChangesNothing(t *testing.T) {
 
 func TestWhoSignsInMayReplayWhereWriteIsOn(t *testing.T) {
 	r := newRig(t)
-	line := otpq(t, nil, goodPassword+"\n", "dashboard", "hash", "ana").want(t, exitDone).out
+	line := userLine(t, "ana")
 	dead := r.dead("unimedbh", request, status.Exhausted, "timeout", time.Now())
 	at, b := r.dashboard([]string{"OTPQ_DASHBOARD_USERS=" + line, "OTPQ_LOG_FORMAT=json"}, "--write")
 	form := url.Values{"do": {"replay"}, "id": {dead}}
@@ -104,7 +117,7 @@ func TestWhoSignsInMayReplayWhereWriteIsOn(t *testing.T) {
 
 func TestUsersComeFromAFileToo(t *testing.T) {
 	r := newRig(t)
-	line := otpq(t, nil, goodPassword, "dashboard", "hash", "ana").want(t, exitDone).out
+	line := userLine(t, "ana")
 	at, _ := r.dashboard([]string{"OTPQ_DASHBOARD_USERS_FILE=" + writeFile(t, "# operators\n\n"+line)})
 	for user, want := range map[string]int{"": 401, "ana": 200, "rui": 401} {
 		if code, _ := fetch(t, http.MethodGet, at+"/deliveries", nil, user); code != want {
@@ -130,6 +143,9 @@ func TestAPasswordIsReadFromStdinAndNeverPrinted(t *testing.T) {
 	var user map[string]string
 	if err := json.Unmarshal([]byte(res.out), &user); err != nil || user["name"] != "ana" || !strings.HasPrefix(user["hash"], "$2a$12$") {
 		t.Errorf("hash --json = %q", res.out)
+	}
+	if err := bcrypt.CompareHashAndPassword([]byte(user["hash"]), []byte(goodPassword)); err != nil {
+		t.Errorf("the hash is of another password than the line without its end: %v", err)
 	}
 	for stdin, want := range map[string]string{"short": "at least 12 characters", "": "at least 12", strings.Repeat("x", 100): "at most 72 bytes"} {
 		if res := otpq(t, nil, stdin, "dashboard", "hash", "ana").want(t, exitUsage, want); stdin != "" && strings.Contains(res.err, stdin) {

@@ -22,7 +22,6 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"github.com/otpq/otpq/enqueue"
-	"github.com/otpq/otpq/internal/dashboard"
 	"github.com/otpq/otpq/status"
 )
 
@@ -99,7 +98,7 @@ func (b browser) tab(t *testing.T, root string) *tab {
 		t.Fatalf("open a tab: %v", err)
 	}
 	// Only now: the tab would end with the context that it is opened with.
-	p.ctx, cancel = context.WithTimeout(ctx, 4*patience)
+	p.ctx, cancel = context.WithTimeout(ctx, 10*patience)
 	t.Cleanup(cancel)
 	call(p, network.Enable, network.EnableParams{})
 	call(p, log.Enable, cdp.Empty{})
@@ -269,7 +268,7 @@ const contrasts = `(() => {
 })()`
 
 func TestInARealBrowser(t *testing.T) {
-	r := newRig(t, withWrite, withAuth(browserAuth(t)))
+	r := newRig(t, withWrite, withAuth(oneUser(t)))
 	pending := r.send(enqueue.Campaign("november"))
 	dead := r.bury("unimedbh", status.Unknown, "timeout", time.Now())
 	r.bury("kinpos", status.Rejected, "recipient_unknown", time.Now())
@@ -372,7 +371,7 @@ func TestInARealBrowser(t *testing.T) {
 	})
 
 	t.Run("the pages of a read-only dashboard offer nothing that changes anything", func(t *testing.T) {
-		readOnly := r.serve(withAuth(browserAuth(t)))
+		readOnly := r.serve(withAuth(oneUser(t)))
 		p := chromium.tab(t, readOnly.URL)
 		p.open("/deliveries/dead", "kinpos")
 		if got := eval[int](p, `document.querySelectorAll("input[type=checkbox], button[name=do]").length`); got != 0 {
@@ -391,16 +390,6 @@ func TestChromiumEndsWithItsTest(t *testing.T) {
 	if err := process.Signal(os.Interrupt); !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("Chromium (pid %d) still runs: %v", process.Pid, err)
 	}
-}
-
-// browserAuth is what a tab's password opens.
-func browserAuth(t *testing.T) dashboard.Auth {
-	t.Helper()
-	line, err := dashboard.HashPassword("ana", "correct horse battery")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return dashboard.Auth{Users: []string{line}}
 }
 
 const basicHeader = "Basic YW5hOmNvcnJlY3QgaG9yc2UgYmF0dGVyeQ==" // ana:correct horse battery

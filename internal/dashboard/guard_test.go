@@ -179,11 +179,7 @@ func TestPagesNeedNothingFromElsewhere(t *testing.T) {
 
 func TestProbesAndMetricsAreOutsideTheGate(t *testing.T) {
 	t.Parallel()
-	hash, err := dashboard.HashPassword("ana", "correct horse battery")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := newRig(t, withAuth(dashboard.Auth{Users: []string{hash}}))
+	r := newRig(t, withAuth(oneUser(t)))
 	for _, at := range []string{"/", "/deliveries", "/deliveries/dead", "/asynqmon/", "/asynqmon/api/queues", "/assets/pages.css", "/nothing"} {
 		r.get(at).want(t, http.StatusUnauthorized)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
+	"golang.org/x/crypto/bcrypt"
 
 	"github.com/otpq/otpq/enqueue"
 	"github.com/otpq/otpq/internal/dashboard"
@@ -60,6 +61,16 @@ func withWrite(r *rig, c *dashboard.Config) { c.Act = acts{r} }
 
 func withAuth(a dashboard.Auth) option {
 	return func(_ *rig, c *dashboard.Config) { c.Auth = a }
+}
+
+// oneUser lets in ana, with the password that the tests send.
+func oneUser(t *testing.T) dashboard.Auth {
+	t.Helper()
+	hash, err := bcrypt.GenerateFromPassword([]byte("correct horse battery"), bcrypt.MinCost)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dashboard.Auth{Users: []string{"ana:" + string(hash)}}
 }
 
 // acts does what the command's do.
