@@ -38,6 +38,7 @@ type Config struct {
 	OpenRedis func() (redis.UniversalClient, error)
 	Records   *status.Redis
 	Providers []overview.Settings
+	Campaigns Campaigns
 	Auth      Auth
 	// Act is what a visitor may do; nil makes everything read-only.
 	Act Act

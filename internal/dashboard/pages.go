@@ -24,11 +24,14 @@ const pageTimeout = 5 * time.Second
 // link is an entry of the navigation.
 type link struct{ Path, Title string }
 
+const campaignsPath = deliveriesRoot + "/campaigns"
+
 // navigation leads to each page; [Dashboard.addPages] has the handlers in the same
-// order. A page about campaigns goes between the dead letters and the queues.
+// order.
 var navigation = []link{
 	{deliveriesRoot, "Providers"},
 	{deliveriesRoot + "/dead", "Dead letters"},
+	{campaignsPath, "Campaigns"},
 	{asynqmonRoot + "/", "Queues"},
 }
 
@@ -41,6 +44,7 @@ func (d *Dashboard) addPages(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+deliveriesRoot, d.page(d.showProviders))
 	mux.HandleFunc("GET "+deliveriesRoot+"/message", d.page(d.showMessage))
 	mux.HandleFunc("GET "+deliveriesRoot+"/dead", d.page(d.listDead))
+	mux.HandleFunc("GET "+campaignsPath, d.page(d.listCampaigns))
 	mux.HandleFunc("GET "+deliveriesRoot+"/act", d.page(d.confirm))
 	mux.HandleFunc("POST "+deliveriesRoot+"/act", d.page(d.act))
 }
@@ -194,7 +198,7 @@ var templates = func() map[string]*template.Template {
 		"badge": stateBadge, "words": reasonWords,
 	}).ParseFS(templateFiles, "templates/page.html"))
 	out := map[string]*template.Template{}
-	for _, name := range []string{"providers", "message", "dead", "confirm", "done", "problem"} {
+	for _, name := range []string{"providers", "message", "dead", "campaigns", "confirm", "done", "problem"} {
 		out[name] = template.Must(template.Must(shared.Clone()).ParseFS(templateFiles, "templates/"+name+".html"))
 	}
 	return out

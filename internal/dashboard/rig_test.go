@@ -21,10 +21,12 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/otpq/otpq/enqueue"
+	"github.com/otpq/otpq/enqueue/campaign"
 	"github.com/otpq/otpq/internal/dashboard"
 	"github.com/otpq/otpq/internal/overview"
 	"github.com/otpq/otpq/internal/redisconn"
 	"github.com/otpq/otpq/internal/redistest"
+	"github.com/otpq/otpq/providers"
 	"github.com/otpq/otpq/providers/unimedbh"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/tasks"
@@ -50,8 +52,10 @@ type rig struct {
 	store  *status.Redis
 	client *enqueue.Client
 	ring   *tasks.Keyring
-	server *httptest.Server
-	log    *syncBuffer
+
+	campaigns *campaign.Campaigns
+	server    *httptest.Server
+	log       *syncBuffer
 }
 
 // option changes what a rig's dashboard is made with.
@@ -117,6 +121,13 @@ func (r *rig) start(options ...option) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = r.client.Close() })
+	r.campaigns, err = campaign.Open(campaign.Config{
+		Redis: r.rdb, Keys: []tasks.Key{key}, Definitions: []providers.Definition{unimedbh.Definition()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.campaigns.Close() })
 	r.server = r.serve(options...)
 }
 
@@ -124,7 +135,7 @@ func (r *rig) start(options ...option) {
 func (r *rig) serve(options ...option) *httptest.Server {
 	r.t.Helper()
 	cfg := dashboard.Config{
-		Redis: r.rdb, Records: r.store, Registry: prometheus.NewRegistry(), Version: "test", Log: zerolog.New(r.log),
+		Redis: r.rdb, Records: r.store, Campaigns: r.campaigns, Registry: prometheus.NewRegistry(), Version: "test", Log: zerolog.New(r.log),
 		OpenRedis: func() (redis.UniversalClient, error) { return redisconn.Open(r.url, redisconn.Options{}) },
 	}
 	for _, name := range []string{"kinpos", "medsenior", "unimedbh"} {
