@@ -188,8 +188,8 @@ func (f *feeder) hold(ctx context.Context, to State, reason string, until time.T
 	if f.m.State != to || f.m.Reason != reason {
 		f.gentle.forget()
 	}
-	f.lookedAt = time.Time{} // at once
-	return nil
+	// Before anything is fed: that it is to hold back counts from now on.
+	return f.lookAtCampaign(ctx)
 }
 
 // leaseError is err, or [ErrFed] when a script answered that the lease is another's.
