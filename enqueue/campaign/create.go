@@ -138,7 +138,7 @@ func (k *creation) begin(ctx context.Context, s Settings, source Source, retryOf
 	if err := k.c.rdb.ZAdd(ctx, indexKey, redis.Z{Score: float64(now.UnixMilli()), Member: s.ID}).Err(); err != nil {
 		return fmt.Errorf("create campaign: %w", err)
 	}
-	keys := []string{campaignKey(s.ID), countsKey(s.ID), leaseKey(s.ID)}
+	keys := []string{campaignKey(s.ID), countsKey(s.ID), leaseKey(s.ID), liveKey(s.ID), doubtKey(s.ID)}
 	args := []any{
 		k.token, creator, creatingLease.Milliseconds(), creating.Milliseconds(),
 		"settings", settings, "created", now.UnixMilli(), "key", k.m.keyID, "source", source.Name, "digest", source.Digest,

@@ -137,7 +137,8 @@ func (g *gentle) ramp(now, since time.Time) float64 {
 	if since.IsZero() {
 		return 1
 	}
-	return min(1, rampFrom*math.Exp2(now.Sub(since).Seconds()/g.tempo.ramp.Seconds()))
+	passed := max(0, now.Sub(since)) // since may be of a clock that is ahead
+	return min(1, rampFrom*math.Exp2(passed.Seconds()/g.tempo.ramp.Seconds()))
 }
 
 // decide has the campaign hold back, or go on.

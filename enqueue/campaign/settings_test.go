@@ -73,7 +73,7 @@ func TestAWrongSettingIsNamed(t *testing.T) {
 func TestARampBeginsLowAndDoubles(t *testing.T) {
 	g := gentle{tempo: usualTempo}
 	now := time.Now()
-	for after, want := range map[time.Duration]float64{0: 0.1, 10 * time.Second: 0.2, 20 * time.Second: 0.4, time.Minute: 1} {
+	for after, want := range map[time.Duration]float64{-5 * time.Minute: 0.1 /* another's clock */, 0: 0.1, 10 * time.Second: 0.2, 20 * time.Second: 0.4, time.Minute: 1} {
 		if got := g.ramp(now.Add(after), now); got < want*0.999 || got > want*1.001 {
 			t.Errorf("%s after its begin the ramp is at %v, want %v", after, got, want)
 		}

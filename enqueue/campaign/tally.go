@@ -78,8 +78,8 @@ func (c *Campaigns) look(ctx context.Context, m *meta, messages []seenMessage) (
 
 // tally counts what was found, and returns the campaign's state then.
 func (c *Campaigns) tally(ctx context.Context, id string, results []result) (State, error) {
-	args := make([]any, 4, 4+4*len(results))
-	copy(args, []any{c.now().UnixMilli(), endsPrefix(id), chunkRows, unfinished.Milliseconds()})
+	args := make([]any, 3, 3+4*len(results))
+	copy(args, []any{c.now().UnixMilli(), endsPrefix(id), chunkRows})
 	for _, r := range results {
 		args = append(args, r.id, r.state, r.reason, r.final)
 	}

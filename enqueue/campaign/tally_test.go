@@ -72,6 +72,44 @@ func TestALateReplyIsCounted(t *testing.T) {
 			t.Errorf("the report has %+v", row)
 		}
 	}
+	r.wantNothingOutlives("late")
+}
+
+// wantNothingOutlives fails when a key is kept longer than its campaign: another one of
+// the same name would find what became of this one's rows.
+func (r *rig) wantNothingOutlives(id string) {
+	r.t.Helper()
+	kept := r.look.PTTL(r.t.Context(), campaignKey(id)).Val()
+	for _, key := range r.keys(campaignKey(id) + ":*") {
+		if ttl := r.look.PTTL(r.t.Context(), key).Val(); ttl < 0 || ttl > kept+time.Second {
+			r.t.Errorf("%s is kept for %s, its campaign for %s", key, ttl, kept)
+		}
+	}
+}
+
+func TestNothingOfARunningCampaignOutlivesIt(t *testing.T) {
+	r := newRig(t)
+	s := settings("left")
+	s.Window = 10
+	r.create(s, people(0, 20)...)
+	r.start("left")
+	_, stop := r.feed(r.Campaigns, "left")
+	r.until("left", "waiting for workers", func(k Campaign) bool { return k.Counts.Queued == 10 })
+	stop()
+	r.wantNothingOutlives("left")
+}
+
+func TestACampaignFindsNothingOfAnotherOfItsName(t *testing.T) {
+	r := newRig(t)
+	for _, key := range []string{liveKey("again"), doubtKey("again")} {
+		if err := r.look.HSet(t.Context(), key, "an old message", "7 queued").Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.create(settings("again"), people(0, 3)...)
+	if left := r.keys(campaignKey("again") + ":*"); len(left) != 2 {
+		t.Errorf("a campaign of 3 rows begins with %v, want its counts and a chunk", left)
+	}
 }
 
 func TestADoubtEnds(t *testing.T) {

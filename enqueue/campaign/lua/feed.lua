@@ -42,6 +42,8 @@ if r[1] == 'running' and to > from and from == tonumber(r[3]) then
   end
   if #set > 0 then
     call('HSET', KEYS[4], unpack(set))
+    local keep = call('PTTL', KEYS[1])
+    if keep > 0 then call('PEXPIRE', KEYS[4], keep) end -- it ends with the campaign
   end
   call('HSET', KEYS[1], 'reserved', ARGV[7], 'reserved_at', ARGV[3])
 end

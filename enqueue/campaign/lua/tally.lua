@@ -1,13 +1,13 @@
 -- Counts what has become of messages in flight. To repeat it does no harm.
 -- KEYS: campaign, counts, messages in flight, messages in doubt. ARGV: now in ms, what
--- the names of the ends begin with, rows in a chunk, keep in ms, then for each: message,
--- state, reason, whether that is its end: no, yes, doubt (it is, but a late reply may
+-- the names of the ends begin with, rows in a chunk, then for each: message, state,
+-- reason, whether that is its end: no, yes, doubt (it is, but a late reply may
 -- still say otherwise), sure (a doubt is over).
 -- Returns {state, how many are in flight}.
 local call = redis.call
 local rows = tonumber(ARGV[3])
 local delta, live, ends, gone, certain, doubt = {}, {}, {}, {}, {}, {}
-for i = 5, #ARGV, 4 do
+for i = 4, #ARGV, 4 do
   local id, state, final = ARGV[i], ARGV[i + 1], ARGV[i + 3]
   local v = call('HGET', KEYS[3], id)
   local doubted = not v
@@ -41,6 +41,11 @@ for i = 5, #ARGV, 4 do
     end
   end
 end
+-- What is left of a campaign ends with it: another of its name is to find nothing.
+local keep = call('PTTL', KEYS[1])
+local function last(key)
+  if keep > 0 then call('PEXPIRE', key, keep) end
+end
 for state, n in pairs(delta) do
   if n ~= 0 then
     call('HINCRBY', KEYS[2], state, n)
@@ -51,12 +56,12 @@ if #gone > 0 then call('HDEL', KEYS[3], unpack(gone)) end
 if #certain > 0 then call('HDEL', KEYS[4], unpack(certain)) end
 if #doubt > 0 then
   call('HSET', KEYS[4], unpack(doubt))
-  call('PEXPIRE', KEYS[4], ARGV[4])
+  last(KEYS[4])
 end
 for chunk, e in pairs(ends) do
   local key = ARGV[2] .. string.format('%d', chunk)
   call('HSET', key, unpack(e))
-  call('PEXPIRE', key, ARGV[4])
+  last(key)
 end
 
 local r = call('HMGET', KEYS[1], 'state', 'fed', 'kept', 'completed')
