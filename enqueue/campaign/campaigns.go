@@ -124,13 +124,17 @@ func (c *Campaigns) messageID(m *meta, recipient string) (uuid.UUID, error) {
 }
 
 // IsUnreachable reports whether err means that Redis did not answer, as opposed to
-// one of this package's own errors.
+// one of this package's own errors, or one of keys.
 func IsUnreachable(err error) bool {
+	for _, own := range []error{ErrNotFound, ErrExists, ErrFed, ErrNoFailures, errChunk, tasks.ErrNoKeys, tasks.ErrKeyUnknown, tasks.ErrSealBroken} {
+		if errors.Is(err, own) {
+			return false
+		}
+	}
 	var state *StateError
 	var setting *SettingError
 	var row *InvalidRowError
-	return err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrExists) && !errors.Is(err, ErrFed) &&
-		!errors.As(err, &state) && !errors.As(err, &setting) && !errors.As(err, &row)
+	return err != nil && !errors.As(err, &state) && !errors.As(err, &setting) && !errors.As(err, &row)
 }
 
 // List returns all campaigns, the newest first, with the counts that were last known.

@@ -19,8 +19,8 @@ const (
 
 // Feed feeds a campaign until it is over or ctx ends; while it is paused, it waits. It
 // fails with [ErrFed] when another process feeds it already, or took it over, with
-// [ErrNotFound], and when Redis does not answer for half a minute. who tells others who
-// feeds.
+// [ErrNotFound], as [tasks.Keyring.Open] does, and when Redis does not answer for half a
+// minute. who tells others who feeds.
 func (c *Campaigns) Feed(ctx context.Context, id, who string) error {
 	f := newFeeder(c, id, who)
 	var failing time.Time
@@ -72,6 +72,7 @@ func (c *Campaigns) FeedDetached(ctx context.Context, who string, report func(id
 				err := c.Feed(ctx, k.ID, who)
 				if err != nil && !errors.Is(err, ErrFed) && !errors.Is(err, ErrNotFound) && ctx.Err() == nil {
 					report(k.ID, err)
+					_ = sleep(ctx, patience) // another may have what this one lacks
 				}
 				ended <- k.ID
 			}()

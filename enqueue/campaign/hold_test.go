@@ -1,8 +1,14 @@
 package campaign
 
 import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/otpq/otpq/tasks"
 )
 
 func TestNothingIsSentInQuietHours(t *testing.T) {
@@ -33,5 +39,50 @@ func TestNothingIsSentInQuietHours(t *testing.T) {
 	}
 	if k = r.status("polite"); k.Counts.Waiting != 300 {
 		t.Errorf("in quiet hours %d rows were fed", 300-k.Counts.Waiting)
+	}
+}
+
+func TestADetachedCampaignStaysDetached(t *testing.T) {
+	r := newRig(t)
+	r.create(settings("left"), people(0, 3)...)
+	if err := r.Start(t.Context(), "left", true); err != nil {
+		t.Fatal(err)
+	}
+	r.start("left") // somebody looks in from a terminal
+	if !r.status("left").Detached {
+		t.Error("after a start from a terminal no worker feeds it any more")
+	}
+}
+
+func TestAProcessWithoutTheKeyLeavesACampaignToOthers(t *testing.T) {
+	r := newRig(t)
+	r.work(nil)
+	r.create(settings("sealed"), people(0, 3)...)
+	if err := r.Start(t.Context(), "sealed", true); err != nil {
+		t.Fatal(err)
+	}
+	other := r.open(func(cfg *Config) { cfg.Keys = []tasks.Key{{ID: "other", Secret: tasks.GenerateSecret()}} })
+	began := time.Now()
+	if err := other.Feed(t.Context(), "sealed", "other"); !errors.Is(err, tasks.ErrKeyUnknown) || time.Since(began) > patience/2 {
+		t.Errorf("Feed() without the key = %v after %s, want ErrKeyUnknown at once", err, time.Since(began))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var detached sync.WaitGroup
+	defer detached.Wait()
+	defer cancel()
+	var reports atomic.Int32
+	detached.Go(func() {
+		other.FeedDetached(ctx, "other", func(string, error) { reports.Add(1) })
+	})
+	// It is first to try, says so once, and keeps nobody from it.
+	for reports.Load() == 0 {
+		if err := sleep(t.Context(), turn); err != nil {
+			t.Fatal(err)
+		}
+	}
+	detached.Go(func() { r.FeedDetached(ctx, "one with the key", func(string, error) {}) })
+	r.until("sealed", "over", isIn(Completed))
+	if n := reports.Load(); n != 1 {
+		t.Errorf("who lacks the key said so %d times, want once", n)
 	}
 }

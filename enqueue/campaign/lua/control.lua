@@ -1,6 +1,6 @@
 -- Does what somebody asks of a campaign.
 -- KEYS: campaign, counts, messages in flight. ARGV: start | resume | pause | cancel,
--- now in ms, detached 0/1 or ''.
+-- now in ms, 1 when workers are to feed it or ''.
 -- Returns {'ok' | 'refused' | 'gone', state before}.
 local call = redis.call
 local r = call('HMGET', KEYS[1], 'state', 'reason')
@@ -21,8 +21,8 @@ if act == 'start' or act == 'resume' then
       call('HSET', KEYS[1], 'ramp', ARGV[2]) -- whatever paused it may not be over
     end
   end
-  if ARGV[3] ~= '' then
-    call('HSET', KEYS[1], 'detached', ARGV[3])
+  if ARGV[3] == '1' then -- and it stays so, whoever else feeds it for a while
+    call('HSET', KEYS[1], 'detached', '1')
   end
   call('HSET', KEYS[1], 'asked', ARGV[2])
   call('HSETNX', KEYS[1], 'started', ARGV[2])
