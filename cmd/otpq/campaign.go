@@ -45,6 +45,27 @@ func (a *app) campaignCommand() *cobra.Command {
 	return cmd
 }
 
+// openControl is what controls campaigns, and its connection. It needs no sealing key.
+type openControl struct {
+	*campaign.Control
+	rdb redis.UniversalClient
+}
+
+// Close ends the connection.
+func (c *openControl) Close() { _ = c.rdb.Close() }
+
+func (a *app) campaignControl() (*openControl, error) {
+	cfg, err := a.loadConfig()
+	if err != nil {
+		return nil, err
+	}
+	rdb, err := openRedis(cfg, "otpq-cli", 0)
+	if err != nil {
+		return nil, err
+	}
+	return &openControl{campaign.NewControl(campaignConfig(cfg, rdb)), rdb}, nil
+}
+
 // openCampaigns are the campaigns, and what they were opened with.
 type openCampaigns struct {
 	*campaign.Campaigns
@@ -54,6 +75,8 @@ type openCampaigns struct {
 
 // Close ends them and their connection.
 func (c *openCampaigns) Close() { _ = errors.Join(c.Campaigns.Close(), c.rdb.Close()) }
+
+func (c *openCampaigns) control() *openControl { return &openControl{c.Control, c.rdb} }
 
 func (a *app) campaigns() (*openCampaigns, error) {
 	cfg, err := a.loadConfig()
@@ -73,10 +96,14 @@ func (a *app) campaigns() (*openCampaigns, error) {
 
 // campaignsOn are the campaigns in a Redis that is open.
 func campaignsOn(cfg config.Config, rdb redis.UniversalClient) (*campaign.Campaigns, error) {
-	return campaign.Open(campaign.Config{
+	return campaign.Open(campaignConfig(cfg, rdb))
+}
+
+func campaignConfig(cfg config.Config, rdb redis.UniversalClient) campaign.Config {
+	return campaign.Config{
 		Redis: rdb, Keys: keys(cfg), Definitions: all.All(), Queues: queues(cfg), Retention: cfg.Campaigns.Retention,
 		Status: status.Retention{Records: cfg.Status.Retention, DeadLetters: cfg.Status.DeadRetention},
-	})
+	}
 }
 
 // feedDetached feeds the campaigns that no other process does, beside a worker, until
@@ -161,8 +188,8 @@ func insteadOf(e *campaign.StateError) string {
 }
 
 // noteNoWorker tells a person that nobody works on a provider's messages.
-func (a *app) noteNoWorker(ctx context.Context, c *openCampaigns, provider string) {
-	workers, err := worker.Workers(ctx, c.rdb)
+func (a *app) noteNoWorker(ctx context.Context, rdb redis.UniversalClient, provider string) {
+	workers, err := worker.Workers(ctx, rdb)
 	switch {
 	case err != nil: // the campaign goes on: that is what counts
 	case len(workers) == 0:

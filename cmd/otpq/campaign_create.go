@@ -264,8 +264,11 @@ func (a *app) afterCreate(ctx context.Context, c *openCampaigns, made campaign.C
 		fmt.Fprintf(a.err, "campaign %s was made before, of the same rows: nothing was added\n", made.ID)
 	}
 	if a.json {
-		if start {
-			return a.startCampaign(ctx, c, made.ID, detach) // prints it, later
+		switch {
+		case start && detach:
+			return a.startDetached(ctx, c.control(), made.ID) // prints it, later
+		case start:
+			return a.startCampaign(ctx, c, made.ID)
 		}
 		return a.printJSON(made)
 	}
@@ -274,8 +277,10 @@ func (a *app) afterCreate(ctx context.Context, c *openCampaigns, made campaign.C
 	switch {
 	case err != nil:
 		return err
+	case start && detach:
+		return a.startDetached(ctx, c.control(), made.ID)
 	case start:
-		return a.startCampaign(ctx, c, made.ID, detach)
+		return a.startCampaign(ctx, c, made.ID)
 	case made.State == campaign.Created:
 		fmt.Fprintf(a.err, "next: `otpq campaign start %s` feeds it from here, with --detach a worker does\n", made.ID)
 	}

@@ -212,7 +212,7 @@ func (a *app) campaignListCommand() *cobra.Command {
 		Short: "List campaigns, the newest first",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.campaigns()
+			c, err := a.campaignControl()
 			if err != nil {
 				return err
 			}
@@ -259,7 +259,7 @@ func (a *app) campaignStatusCommand() *cobra.Command {
 		Short: "Show how far a campaign is",
 		Args:  exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.campaigns()
+			c, err := a.campaignControl()
 			if err != nil {
 				return err
 			}

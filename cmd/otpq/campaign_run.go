@@ -19,16 +19,25 @@ func (a *app) campaignStartCommand() *cobra.Command {
 		Use:   "start ID",
 		Short: "Feed a campaign, from where it is, and show how it goes on",
 		Long: "Feed a campaign from here, from where it is, and show how it goes on until it is\n" +
-			"over. Ctrl-C pauses it. With --detach a worker feeds it and this returns at once.\n" +
+			"over. Ctrl-C pauses it. With --detach a worker feeds it and this returns at once; a\n" +
+			"worker goes on with it then whoever else feeds it, and Ctrl-C leaves it alone.\n" +
 			"When another process feeds it already, this only shows how it goes on.",
 		Args: exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if detach {
+				c, err := a.campaignControl()
+				if err != nil {
+					return err
+				}
+				defer c.Close()
+				return a.startDetached(cmd.Context(), c, args[0])
+			}
 			c, err := a.campaigns()
 			if err != nil {
 				return err
 			}
 			defer c.Close()
-			return a.startCampaign(cmd.Context(), c, args[0], detach)
+			return a.startCampaign(cmd.Context(), c, args[0])
 		},
 	}
 	addDetach(cmd, &detach)
@@ -39,29 +48,36 @@ func addDetach(cmd *cobra.Command, detach *bool) {
 	cmd.Flags().BoolVar(detach, "detach", false, "have a worker feed it, and return at once")
 }
 
-// startCampaign starts a campaign and, unless it is detached, feeds and shows it
-// until it is over.
-func (a *app) startCampaign(ctx context.Context, c *openCampaigns, id string, detach bool) error {
+// startCampaign starts a campaign, and feeds and shows it until it is over.
+func (a *app) startCampaign(ctx context.Context, c *openCampaigns, id string) error {
 	short, cancel := withTimeout(ctx)
 	defer cancel()
 	now, err := c.Status(short, id)
 	if err != nil {
 		return campaignError(id, err)
 	}
-	elsewhere := now.State == campaign.Running && now.Feeder != ""
-	if !elsewhere || detach {
-		if err := c.Start(short, id, detach); err != nil {
+	if now.State != campaign.Running || now.Feeder == "" { // else it is fed elsewhere
+		if err := c.Start(short, id, false); err != nil {
 			return campaignError(id, err)
 		}
 	}
-	a.noteNoWorker(short, c, now.Provider)
-	if !detach {
-		r := campaignRun{a: a, c: c, id: id, view: campaignView{a: a, w: a.err}}
-		return r.run(ctx)
-	}
-	if now, err = c.Status(short, id); err != nil {
+	a.noteNoWorker(short, c.rdb, now.Provider)
+	r := campaignRun{a: a, c: c, id: id, view: campaignView{a: a, w: a.err}}
+	return r.run(ctx)
+}
+
+// startDetached starts a campaign that workers feed.
+func (a *app) startDetached(ctx context.Context, c *openControl, id string) error {
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	if err := c.Start(ctx, id, true); err != nil {
 		return campaignError(id, err)
 	}
+	now, err := c.Status(ctx, id)
+	if err != nil {
+		return campaignError(id, err)
+	}
+	a.noteNoWorker(ctx, c.rdb, now.Provider)
 	if a.json {
 		return a.printJSON(now)
 	}
@@ -118,14 +134,15 @@ func (r *campaignRun) run(ctx context.Context) error {
 		case err != nil && !away:
 			fmt.Fprintf(r.a.err, "redis does not answer, and is waited for: %v\n", err)
 		case err == nil:
-			if r.fed == nil && now.Feeder == "" && !now.Detached && !now.State.Over() {
+			if r.fed == nil && now.Feeder == "" && !now.State.Over() {
 				r.feed(feeding)
 			}
 			if err := r.view.show(now, r.note(now)); err != nil {
 				return err
 			}
-			// What feeds a canceled one takes back what is in the queue.
-			if now.State.Over() && r.fed == nil {
+			// What feeds a canceled one takes back what is in the queue, and only then its
+			// counts are the last.
+			if isDone(now) && r.fed == nil {
 				return r.over(now)
 			}
 		}
@@ -160,9 +177,12 @@ func (r *campaignRun) interrupted(ctx context.Context) error {
 	case err != nil:
 	case now.State == campaign.Paused && now.Reason == campaign.ReasonOperator:
 		return fmt.Errorf("interrupted: the campaign stays paused; `otpq campaign start %s` goes on from where it is", r.id)
-	case now.State.Over():
+	case isDone(now):
 		return r.over(now)
+	case now.State.Over():
+		return fmt.Errorf("interrupted: the campaign is canceled, and what was in the queue is being taken back; `otpq campaign status %s` tells", r.id)
 	case now.Detached, r.fed == nil && now.Feeder != "": // others feed it, or will
+		r.a.noteNoWorker(ctx, r.c.rdb, now.Provider)
 		return fmt.Errorf("interrupted: the campaign goes on without this; `otpq campaign pause %s` holds it", r.id)
 	default:
 		err = r.c.Pause(ctx, r.id)
@@ -172,6 +192,11 @@ func (r *campaignRun) interrupted(ctx context.Context) error {
 	}
 	return fmt.Errorf("interrupted: the campaign is paused, and what is in the queue still ends; "+
 		"`otpq campaign start %s` goes on from where it is, with --detach in a worker", r.id)
+}
+
+// isDone reports whether nothing of a campaign will change any more, late replies apart.
+func isDone(c campaign.Campaign) bool {
+	return c.State.Over() && c.Counts.Waiting == 0 && progressOf(c.Counts).inQueue == 0
 }
 
 // over prints how a campaign ended, and says what can be done about it.
@@ -200,17 +225,17 @@ func (r *campaignRun) over(c campaign.Campaign) error {
 	return nil
 }
 
-func pauseCampaign(ctx context.Context, c *openCampaigns, id string) error  { return c.Pause(ctx, id) }
-func resumeCampaign(ctx context.Context, c *openCampaigns, id string) error { return c.Resume(ctx, id) }
+func pauseCampaign(ctx context.Context, c *openControl, id string) error  { return c.Pause(ctx, id) }
+func resumeCampaign(ctx context.Context, c *openControl, id string) error { return c.Resume(ctx, id) }
 
 // campaignActCommand is a command that does one thing to a campaign.
-func (a *app) campaignActCommand(use, short string, act func(context.Context, *openCampaigns, string) error) *cobra.Command {
+func (a *app) campaignActCommand(use, short string, act func(context.Context, *openControl, string) error) *cobra.Command {
 	return &cobra.Command{
 		Use:   use,
 		Short: short,
 		Args:  exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.campaigns()
+			c, err := a.campaignControl()
 			if err != nil {
 				return err
 			}
@@ -220,7 +245,7 @@ func (a *app) campaignActCommand(use, short string, act func(context.Context, *o
 	}
 }
 
-func (a *app) actOnCampaign(ctx context.Context, c *openCampaigns, id string, act func(context.Context, *openCampaigns, string) error) error {
+func (a *app) actOnCampaign(ctx context.Context, c *openControl, id string, act func(context.Context, *openControl, string) error) error {
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
 	if err := act(ctx, c, id); err != nil {
@@ -237,7 +262,7 @@ func (a *app) actOnCampaign(ctx context.Context, c *openCampaigns, id string, ac
 	_, err = fmt.Fprintf(a.out, "%s %s: %d of %d done, %d in the queue, %d waiting\n", now.ID, now.State, p.ended, p.total, p.inQueue, now.Counts.Waiting)
 	if err == nil && now.State == campaign.Running && now.Feeder == "" {
 		if now.Detached {
-			a.noteNoWorker(ctx, c, now.Provider)
+			a.noteNoWorker(ctx, c.rdb, now.Provider)
 		} else {
 			fmt.Fprintf(a.err, "the `otpq campaign start` that is still open feeds it; if there is none, `otpq campaign start %s` does, with --detach in a worker\n", now.ID)
 		}
@@ -252,7 +277,7 @@ func (a *app) campaignCancelCommand() *cobra.Command {
 		Short: "Stop a campaign for good, and take back what is in the queue",
 		Args:  exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.campaigns()
+			c, err := a.campaignControl()
 			if err != nil {
 				return err
 			}
@@ -262,7 +287,7 @@ func (a *app) campaignCancelCommand() *cobra.Command {
 					return err
 				}
 			}
-			return a.actOnCampaign(cmd.Context(), c, args[0], func(ctx context.Context, c *openCampaigns, id string) error {
+			return a.actOnCampaign(cmd.Context(), c, args[0], func(ctx context.Context, c *openControl, id string) error {
 				return c.Cancel(ctx, id)
 			})
 		},
@@ -272,7 +297,7 @@ func (a *app) campaignCancelCommand() *cobra.Command {
 }
 
 // confirmCancel asks, and fails unless the answer is yes.
-func (a *app) confirmCancel(ctx context.Context, c *openCampaigns, id string) error {
+func (a *app) confirmCancel(ctx context.Context, c *openControl, id string) error {
 	short, cancel := withTimeout(ctx)
 	defer cancel()
 	now, err := c.Status(short, id)

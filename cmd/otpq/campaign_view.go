@@ -38,7 +38,7 @@ type campaignView struct {
 
 // show shows the campaign as it is now, with a note of who shows it.
 func (v *campaignView) show(c campaign.Campaign, note string) error {
-	turned := v.at.IsZero() || c.State != v.last.State || c.Reason != v.last.Reason || note != v.note
+	turned := v.at.IsZero() || c.State != v.last.State || c.Reason != v.last.Reason || isDone(c) != isDone(v.last) || note != v.note
 	moved := turned || c.Counts != v.last.Counts
 	late := time.Since(v.at) >= linesInterval
 	draw := isTerminal(v.w) && !v.json
@@ -126,7 +126,7 @@ func (v *campaignView) draw(c campaign.Campaign, note string) error {
 }
 
 // watchCampaign shows a campaign until it is over.
-func (a *app) watchCampaign(ctx context.Context, c *openCampaigns, id string) error {
+func (a *app) watchCampaign(ctx context.Context, c *openControl, id string) error {
 	view := &campaignView{a: a, w: a.out, json: a.json}
 	tick := time.NewTicker(viewInterval)
 	defer tick.Stop()
@@ -142,7 +142,7 @@ func (a *app) watchCampaign(ctx context.Context, c *openCampaigns, id string) er
 			if err := view.show(one, watchNote(one)); err != nil {
 				return err
 			}
-			if one.State.Over() {
+			if isDone(one) {
 				return nil
 			}
 		}

@@ -92,6 +92,8 @@ var (
 	ErrExists = errors.New("there is another campaign of this name: choose another name")
 	// ErrFed means that another process feeds the campaign.
 	ErrFed = errors.New("another process feeds the campaign")
+	// ErrCreating means that another process creates the campaign.
+	ErrCreating = errors.New("another process reads the campaign's rows right now, or died less than ten seconds ago: wait for it")
 )
 
 // StateError reports what cannot be done to a campaign in its state.

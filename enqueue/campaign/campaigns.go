@@ -42,19 +42,36 @@ const (
 	unfinished = 90 * 24 * time.Hour
 )
 
+// Control looks at the campaigns in one Redis and controls them. It needs no sealing key
+// and reads no row. It is safe for concurrent use, by many processes.
+type Control struct {
+	rdb       redis.UniversalClient
+	store     *status.Redis
+	retention time.Duration
+	records   time.Duration // how long records of messages are kept at least
+	now       func() time.Time
+}
+
+// NewControl makes a Control of a Config without regard to its Keys, Definitions and
+// Queues. It does not reach for Redis yet, and leaves nothing to close.
+func NewControl(cfg Config) *Control {
+	if cfg.Retention <= 0 {
+		cfg.Retention = defaultRetention
+	}
+	store := status.NewRedis(cfg.Redis, cfg.Status)
+	return &Control{rdb: cfg.Redis, store: store, retention: cfg.Retention, records: store.RecordsKept(), now: time.Now}
+}
+
 // Campaigns are all campaigns in one Redis. It is safe for concurrent use, by many
 // processes.
 type Campaigns struct {
-	rdb         redis.UniversalClient
+	*Control
+
 	client      *enqueue.Client
-	store       *status.Redis
 	keys        *tasks.Keyring
 	definitions []providers.Definition
-	retention   time.Duration
-	records     time.Duration // how long records of messages are kept at least
 	chunks      *chunkCoder
 	tempo       tempo
-	now         func() time.Time
 }
 
 // Open makes Campaigns. It does not reach for Redis yet. It fails as [enqueue.Open]
@@ -68,14 +85,7 @@ func Open(cfg Config) (*Campaigns, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Retention <= 0 {
-		cfg.Retention = defaultRetention
-	}
-	store := status.NewRedis(cfg.Redis, cfg.Status)
-	c := &Campaigns{
-		rdb: cfg.Redis, client: client, store: store, keys: keys, definitions: cfg.Definitions,
-		retention: cfg.Retention, records: store.RecordsKept(), tempo: usualTempo, now: time.Now,
-	}
+	c := &Campaigns{Control: NewControl(cfg), client: client, keys: keys, definitions: cfg.Definitions, tempo: usualTempo}
 	c.chunks, err = newChunkCoder(keys)
 	return c, err
 }
@@ -126,7 +136,7 @@ func (c *Campaigns) messageID(m *meta, recipient string) (uuid.UUID, error) {
 // IsUnreachable reports whether err means that Redis did not answer, as opposed to
 // one of this package's own errors, or one of keys.
 func IsUnreachable(err error) bool {
-	for _, own := range []error{ErrNotFound, ErrExists, ErrFed, ErrNoFailures, errChunk, tasks.ErrNoKeys, tasks.ErrKeyUnknown, tasks.ErrSealBroken} {
+	for _, own := range []error{ErrNotFound, ErrExists, ErrFed, ErrCreating, ErrNoFailures, errChunk, tasks.ErrNoKeys, tasks.ErrKeyUnknown, tasks.ErrSealBroken} {
 		if errors.Is(err, own) {
 			return false
 		}
@@ -138,7 +148,7 @@ func IsUnreachable(err error) bool {
 }
 
 // List returns all campaigns, the newest first, with the counts that were last known.
-func (c *Campaigns) List(ctx context.Context) ([]Campaign, error) {
+func (c *Control) List(ctx context.Context) ([]Campaign, error) {
 	ids, err := c.rdb.ZRevRange(ctx, indexKey, 0, -1).Result()
 	if err != nil {
 		return nil, fmt.Errorf("list campaigns: %w", err)
@@ -160,7 +170,7 @@ func (c *Campaigns) List(ctx context.Context) ([]Campaign, error) {
 
 // Status returns what is known of a campaign, its counts brought up to date first. It
 // fails with [ErrNotFound].
-func (c *Campaigns) Status(ctx context.Context, id string) (Campaign, error) {
+func (c *Control) Status(ctx context.Context, id string) (Campaign, error) {
 	m, err := c.read(ctx, id)
 	if err != nil {
 		return Campaign{}, err

@@ -8,7 +8,7 @@ import (
 // Start has a campaign fed, from where it was: by any worker when detached, and else
 // by whoever calls [Campaigns.Feed]; the workers take over when nobody does for a
 // while. A paused one is resumed, and a detached one stays detached. It fails with [ErrNotFound] or a [StateError].
-func (c *Campaigns) Start(ctx context.Context, id string, detached bool) error {
+func (c *Control) Start(ctx context.Context, id string, detached bool) error {
 	mark := ""
 	if detached {
 		mark = "1"
@@ -18,19 +18,19 @@ func (c *Campaigns) Start(ctx context.Context, id string, detached bool) error {
 
 // Pause stops feeding; what is in the queue is still sent. It fails with
 // [ErrNotFound] or a [StateError].
-func (c *Campaigns) Pause(ctx context.Context, id string) error {
+func (c *Control) Pause(ctx context.Context, id string) error {
 	return c.control(ctx, id, "pause", "")
 }
 
 // Resume has a campaign that was paused, by somebody or by itself, fed again as
 // before. It fails with [ErrNotFound] or a [StateError].
-func (c *Campaigns) Resume(ctx context.Context, id string) error {
+func (c *Control) Resume(ctx context.Context, id string) error {
 	return c.control(ctx, id, "resume", "")
 }
 
 // Cancel stops feeding for good, and takes back what is in the queue. What a worker
 // has in its hands comes to its end. It fails with [ErrNotFound] or a [StateError].
-func (c *Campaigns) Cancel(ctx context.Context, id string) error {
+func (c *Control) Cancel(ctx context.Context, id string) error {
 	if err := c.control(ctx, id, "cancel", ""); err != nil {
 		return err
 	}
@@ -41,7 +41,7 @@ func (c *Campaigns) Cancel(ctx context.Context, id string) error {
 	return c.recount(ctx, m)
 }
 
-func (c *Campaigns) control(ctx context.Context, id, do, detached string) error {
+func (c *Control) control(ctx context.Context, id, do, detached string) error {
 	keys := []string{campaignKey(id), countsKey(id), liveKey(id)}
 	reply, err := controlScript.Run(ctx, c.rdb, keys, do, c.now().UnixMilli(), detached).StringSlice()
 	if err != nil {

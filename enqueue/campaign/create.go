@@ -63,8 +63,8 @@ func (e *InvalidRowError) Error() string {
 // a campaign that has the same settings and rows (the same Digest), it returns what
 // there is: repeated is true then.
 //
-// It fails with a [SettingError], with [ErrExists], with [ErrFed] while another creates
-// it, with an [InvalidRowError] when Strict, and with the source's own error; then
+// It fails with a [SettingError], with [ErrExists], with [ErrCreating] while another
+// creates it, with an [InvalidRowError] when Strict, and with the source's own error; then
 // nothing is created.
 func (c *Campaigns) Create(ctx context.Context, s Settings, source Source, o CreateOptions) (made Campaign, repeated bool, err error) {
 	if strings.Contains(s.ID, ".") {
@@ -153,7 +153,7 @@ func (k *creation) begin(ctx context.Context, s Settings, source Source, retryOf
 	case reply[0] == "exists":
 		return ErrExists
 	case reply[0] == "busy":
-		return fmt.Errorf("%w: it is being created right now, or was ten seconds ago", ErrFed)
+		return ErrCreating
 	}
 	k.chunks = int(number(reply[1]))
 	// What a try before has seen is none of this one's.
@@ -224,7 +224,7 @@ func (k *creation) flush(ctx context.Context) error {
 	})
 	answer, err := addScript.Run(ctx, k.c.rdb, []string{campaignKey(id), countsKey(id), leaseKey(id)}, args...).Text()
 	if errors.Is(err, redis.Nil) {
-		return fmt.Errorf("%w: another has begun to create it", ErrFed)
+		return ErrCreating
 	}
 	if err != nil {
 		return fmt.Errorf("keep rows: %w", err)
@@ -280,7 +280,7 @@ func (k *creation) end(ctx context.Context) error {
 		return fmt.Errorf("create campaign: %w", err)
 	}
 	if done == 0 {
-		return fmt.Errorf("%w: another has begun to create it", ErrFed)
+		return ErrCreating
 	}
 	// Of no use any more, and gone in a day by themselves.
 	_ = k.c.unsee(ctx, id)
@@ -304,7 +304,7 @@ func (k *creation) abandon(ctx context.Context) {
 }
 
 // unsee forgets which recipients were seen.
-func (c *Campaigns) unsee(ctx context.Context, id string) error {
+func (c *Control) unsee(ctx context.Context, id string) error {
 	for from := 0; from < shards; from += batchRows {
 		var keys []string
 		for n := from; n < min(from+batchRows, shards); n++ {
@@ -318,7 +318,7 @@ func (c *Campaigns) unsee(ctx context.Context, id string) error {
 }
 
 // eachChunk has do called with the numbers of chunks.
-func (c *Campaigns) eachChunk(ctx context.Context, from, to int, do func(p redis.Pipeliner, n string)) error {
+func (c *Control) eachChunk(ctx context.Context, from, to int, do func(p redis.Pipeliner, n string)) error {
 	for ; from < to; from += batchRows {
 		_, err := c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for n := from; n < min(from+batchRows, to); n++ {

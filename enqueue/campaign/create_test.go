@@ -130,8 +130,8 @@ func TestACreateThatDiedIsBegunAnew(t *testing.T) {
 	if err := r.Start(t.Context(), "again", false); !errors.As(err, &refused) {
 		t.Errorf("Start() = %v, want a StateError", err)
 	}
-	if _, _, err := r.Create(t.Context(), settings("again"), source(people(0, 10)...), CreateOptions{}); !errors.Is(err, ErrFed) {
-		t.Errorf("Create() beside it = %v, want ErrFed", err)
+	if _, _, err := r.Create(t.Context(), settings("again"), source(people(0, 10)...), CreateOptions{}); !errors.Is(err, ErrCreating) {
+		t.Errorf("Create() beside it = %v, want ErrCreating", err)
 	}
 	if err := r.look.Del(t.Context(), leaseKey("again")).Err(); err != nil { // it is not heard of any more
 		t.Fatal(err)
@@ -144,8 +144,8 @@ func TestACreateThatDiedIsBegunAnew(t *testing.T) {
 		t.Errorf("there are %d chunks, want 3", len(chunks))
 	}
 	close(never) // it was not dead after all
-	if err := <-ended; !errors.Is(err, ErrFed) {
-		t.Errorf("the first Create() = %v, want ErrFed", err)
+	if err := <-ended; !errors.Is(err, ErrCreating) {
+		t.Errorf("the first Create() = %v, want ErrCreating", err)
 	}
 	if k := r.status("again"); k.State != Created || k.Counts.Rows != 300 {
 		t.Errorf("then it is %+v", k)

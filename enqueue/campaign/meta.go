@@ -31,7 +31,7 @@ type meta struct {
 }
 
 // read reads a campaign. It fails with [ErrNotFound].
-func (c *Campaigns) read(ctx context.Context, id string) (*meta, error) {
+func (c *Control) read(ctx context.Context, id string) (*meta, error) {
 	var fields, counts *redis.MapStringStringCmd
 	var lease *redis.StringCmd
 	_, err := c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {

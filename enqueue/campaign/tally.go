@@ -49,7 +49,7 @@ func (r result) ended() bool { return r.final != "no" }
 
 // look returns what has become of messages, each at its place. The state of one that
 // has not been queued yet is as it was.
-func (c *Campaigns) look(ctx context.Context, m *meta, messages []seenMessage) ([]result, error) {
+func (c *Control) look(ctx context.Context, m *meta, messages []seenMessage) ([]result, error) {
 	ids := make([]string, len(messages))
 	for i, s := range messages {
 		ids[i] = s.id
@@ -77,7 +77,7 @@ func (c *Campaigns) look(ctx context.Context, m *meta, messages []seenMessage) (
 }
 
 // tally counts what was found, and returns the campaign's state then.
-func (c *Campaigns) tally(ctx context.Context, id string, results []result) (State, error) {
+func (c *Control) tally(ctx context.Context, id string, results []result) (State, error) {
 	args := make([]any, 3, 3+4*len(results))
 	copy(args, []any{c.now().UnixMilli(), endsPrefix(id), chunkRows})
 	for _, r := range results {
@@ -94,7 +94,7 @@ func (c *Campaigns) tally(ctx context.Context, id string, results []result) (Sta
 
 // recount looks at all messages in flight, and those in doubt. Of a canceled campaign
 // it takes them back first.
-func (c *Campaigns) recount(ctx context.Context, m *meta) error {
+func (c *Control) recount(ctx context.Context, m *meta) error {
 	state := m.State
 	for _, key := range []string{liveKey(m.ID), doubtKey(m.ID)} {
 		err := c.scan(ctx, key, func(messages []seenMessage) error {
@@ -126,7 +126,7 @@ func (c *Campaigns) recount(ctx context.Context, m *meta) error {
 }
 
 // scan calls do with the messages that a hash names, some at a time.
-func (c *Campaigns) scan(ctx context.Context, key string, do func([]seenMessage) error) error {
+func (c *Control) scan(ctx context.Context, key string, do func([]seenMessage) error) error {
 	for cursor := uint64(0); ; {
 		page, next, err := c.rdb.HScan(ctx, key, cursor, "", tallyMost).Result()
 		if err != nil {
@@ -153,7 +153,7 @@ func (c *Campaigns) scan(ctx context.Context, key string, do func([]seenMessage)
 // takeBack cancels messages. Those that a worker has are left to it; of those that are
 // not in the queue yet a record says that they are canceled, and what queues them
 // later queues what is over.
-func (c *Campaigns) takeBack(ctx context.Context, m *meta, messages []seenMessage) error {
+func (c *Control) takeBack(ctx context.Context, m *meta, messages []seenMessage) error {
 	var calls sync.WaitGroup
 	var mu sync.Mutex
 	var failed error
@@ -186,7 +186,7 @@ func (m *meta) seed(id string) status.Record {
 }
 
 // last gives all that is kept of a campaign that is over its time to live.
-func (c *Campaigns) last(ctx context.Context, m *meta) error {
+func (c *Control) last(ctx context.Context, m *meta) error {
 	err := c.eachChunk(ctx, 0, m.chunks, func(p redis.Pipeliner, n string) {
 		p.PExpire(ctx, chunkPrefix(m.ID)+n, c.retention)
 		p.PExpire(ctx, endsPrefix(m.ID)+n, c.retention)
