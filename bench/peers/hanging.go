@@ -19,12 +19,16 @@ func FillHanging(ctx context.Context, cfg Config, interactive, bulk int) error {
 	defer o.Close()
 	send := func(lane tasks.Lane, n int) error {
 		for i := range n {
-			r := medsenior.Request{EmailID: fmt.Sprintf("%d", i), CPF: "12345678901", PrimeiroAcesso: new(false)}
-			if _, err := o.Client.Send(ctx, r, enqueue.InLane(lane), enqueue.ValidFor(validity)); err != nil {
+			if _, err := o.Client.Send(ctx, OtherRequest(i), enqueue.InLane(lane), enqueue.ValidFor(validity)); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
 	return errors.Join(send(tasks.Interactive, interactive), send(tasks.Bulk, bulk))
+}
+
+// OtherRequest is a request of MedSênior's with a number, each for somebody else.
+func OtherRequest(number int) medsenior.Request {
+	return medsenior.Request{EmailID: fmt.Sprint(number), CPF: fmt.Sprintf("%011d", number), PrimeiroAcesso: new(false)}
 }

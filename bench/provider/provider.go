@@ -23,6 +23,9 @@ const (
 	Path = "/security/v1/otp/request"
 	// HangPath starts the paths that are never answered.
 	HangPath = "/hang"
+	// OtherPath starts the paths that are answered as MedSênior's page says, and
+	// only counted.
+	OtherPath = "/other"
 )
 
 // Answer is how the provider answers a request.
@@ -57,6 +60,8 @@ type Tally struct {
 	Doubled  int `json:"doubled"`
 	Strange  int `json:"strange"`
 	Hanging  int `json:"hanging"`
+	// Other is how many requests another provider got.
+	Other int `json:"other"`
 	// FirstArrival and LastAnswer are readings of the shared clock.
 	FirstArrival int64 `json:"first_arrival"`
 	LastAnswer   int64 `json:"last_answer"`
@@ -70,6 +75,7 @@ type run struct {
 	distinct      atomic.Int64
 	strange       atomic.Int64
 	hanging       atomic.Int64
+	other         atomic.Int64
 	lastAnswer    atomic.Int64
 	// awaited is how many messages somebody waits for; reached is closed then.
 	awaited atomic.Int64
@@ -120,9 +126,23 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.now.Load().hanging.Add(1)
 		_, _ = io.Copy(io.Discard, r.Body) // or its client's leaving is not noticed
 		<-r.Context().Done()
+	case strings.HasPrefix(r.URL.Path, OtherPath):
+		s.takeOther(w, r)
 	default:
 		s.control(w, r)
 	}
+}
+
+// takeOther answers one request of another provider.
+func (s *Server) takeOther(w http.ResponseWriter, r *http.Request) {
+	now := s.now.Load()
+	_, _ = io.Copy(io.Discard, r.Body)
+	now.other.Add(1)
+	if now.Delay > 0 {
+		time.Sleep(now.Delay)
+	}
+	w.Header()["Content-Type"] = contentType
+	_, _ = io.WriteString(w, `{"data":{"tempoExpiracaoCodigoValidacaoEmSegundos":299.9998772},"isSuccess":true}`)
 }
 
 // take answers one request and notes that it arrived.
@@ -170,7 +190,7 @@ var contentType = []string{"application/json"}
 
 // tally counts what has arrived so far.
 func (r *run) tally() Tally {
-	t := Tally{Strange: int(r.strange.Load()), Hanging: int(r.hanging.Load()), LastAnswer: r.lastAnswer.Load()}
+	t := Tally{Strange: int(r.strange.Load()), Hanging: int(r.hanging.Load()), Other: int(r.other.Load()), LastAnswer: r.lastAnswer.Load()}
 	for i := range r.count {
 		n, at := atomic.LoadInt32(&r.count[i]), atomic.LoadInt64(&r.first[i])
 		if n == 0 {

@@ -15,6 +15,7 @@ import (
 	"github.com/otpq/otpq/bench/clock"
 	"github.com/otpq/otpq/bench/load"
 	"github.com/otpq/otpq/providers"
+	"github.com/otpq/otpq/providers/medsenior"
 	"github.com/otpq/otpq/providers/unimedbh"
 )
 
@@ -160,6 +161,21 @@ func TestTheProductUnderstandsTheAnswers(t *testing.T) {
 		if diff := cmp.Diff(Tally{Distinct: 2, Doubled: 1}, tally(t, c), counts); diff != "" {
 			t.Errorf("answer %q (-want +got):\n%s", answer, diff)
 		}
+	}
+}
+
+func TestTheProductUnderstandsTheOtherProvider(t *testing.T) {
+	c := serve(t, Settings{Messages: 1})
+	p, err := medsenior.New(providers.Settings{BaseURL: c.URL + OtherPath, Token: "bench", Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := medsenior.Request{EmailID: "1", CPF: "12345678901", PrimeiroAcesso: new(false)}
+	if got := p.Send(t.Context(), r); got.Kind != providers.Accepted {
+		t.Errorf("Send() = %+v, want it accepted", got)
+	}
+	if diff := cmp.Diff(Tally{Other: 1}, tally(t, c), counts); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 

@@ -74,6 +74,8 @@ type Scene struct {
 	Redis  *Redis
 	nats   *Proc
 	procs  []*Proc
+	// otpqConfig is the file with which the product's worker was started last.
+	otpqConfig string
 	// parts are the processes whose cost is told, by what they are.
 	parts map[string]func() (time.Duration, error)
 }

@@ -52,6 +52,8 @@ type Otpq struct {
 	// Hang has MedSênior's API hang, with breakers that never open, so that its
 	// slots stay taken.
 	Hang bool
+	// Other has MedSênior's API answer, as fast as Unimed-BH's.
+	Other bool
 	// Patient has Unimed-BH's breaker never open.
 	Patient bool
 }
@@ -71,6 +73,9 @@ func (s *Scene) WorkOtpq(o Otpq) (*Proc, error) {
 	medsenior := s.Provider.URL
 	if o.Hang {
 		medsenior += provider.HangPath
+	}
+	if o.Other {
+		medsenior += provider.OtherPath
 	}
 	breaker := "{}"
 	if o.Patient {
@@ -98,6 +103,7 @@ providers:
 	if err != nil {
 		return nil, err
 	}
+	s.otpqConfig = file
 	p, err := start(command{name: "otpq", dir: s.dir, argv: []string{s.Programs.Otpq, "worker", "--config", file}})
 	if err != nil {
 		return nil, err

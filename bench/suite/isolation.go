@@ -100,37 +100,16 @@ func isolate(ctx context.Context, r *run, hang, bulk bool, delay time.Duration) 
 	if err != nil {
 		return err
 	}
-	from, err := r.Provider.Await(ctx, 0, 0)
+	made, rush, err := r.paced(ctx, p, plan)
 	if err != nil {
 		return err
 	}
-	before, err := r.Cost() // not begin: what is measured has begun
-	if err != nil {
-		return err
-	}
-	made, err := r.Produce(ctx, p, plan)
-	if err != nil {
-		return err
-	}
-	after, err := r.Cost()
-	if err != nil {
-		return err
-	}
-	to, err := r.Provider.Await(ctx, 0, 0)
-	if err != nil {
-		return err
-	}
-	r.share(before, after)
-	var used float64
-	for name := range after.Parts {
-		used += r.result.Values[name+"_percent"] / 100
-	}
-	r.value("cores", used)
+	to := rush.to
 	if hang {
 		r.value("hanging", float64(to.Hanging))
 	}
 	if bulk {
-		r.value("bulk_rate", float64(to.Distinct-from.Distinct-timed)/after.At.Sub(before.At).Seconds())
+		r.value("bulk_rate", float64(to.Distinct-rush.from.Distinct-timed)/rush.took.Seconds())
 		if to.Distinct >= total {
 			r.problem("the bulk lane was empty before the last message was timed: it needs more")
 		}
@@ -158,6 +137,42 @@ func isolate(ctx context.Context, r *run, hang, bulk bool, delay time.Duration) 
 	}
 	worker.Kill() // what hangs would keep it from leaving
 	return nil
+}
+
+// stretch is what came to the provider while messages were timed.
+type stretch struct {
+	from, to provider.Tally
+	took     time.Duration
+}
+
+// paced runs a producer that is ready, and notes what that cost, beside whatever else
+// is under way.
+func (r *run) paced(ctx context.Context, p *stage.Proc, plan stage.Plan) (made stage.Produced, s stretch, err error) {
+	if s.from, err = r.Provider.Await(ctx, 0, 0); err != nil {
+		return made, s, err
+	}
+	before, err := r.Cost() // not begin: what is measured has begun
+	if err != nil {
+		return made, s, err
+	}
+	if made, err = r.Produce(ctx, p, plan); err != nil {
+		return made, s, err
+	}
+	after, err := r.Cost()
+	if err != nil {
+		return made, s, err
+	}
+	if s.to, err = r.Provider.Await(ctx, 0, 0); err != nil {
+		return made, s, err
+	}
+	s.took = after.At.Sub(before.At)
+	r.share(before, after)
+	var used float64
+	for name := range after.Parts {
+		used += r.result.Values[name+"_percent"] / 100
+	}
+	r.value("cores", used)
+	return made, s, nil
 }
 
 // awaitHanging waits until so many requests hang.

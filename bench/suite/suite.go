@@ -64,7 +64,7 @@ func (r *run) problem(format string, args ...any) {
 // all lists the suites in the order in which they are run and shown.
 func all() []suite {
 	return []suite{
-		drain(), drainSlow(), pickupIdle(), pickupBusy(), idle(), wake(), enqueue(), cost(), backlog(), isolation(), growth(),
+		drain(), drainSlow(), pickupIdle(), pickupBusy(), idle(), wake(), enqueue(), cost(), backlog(), isolation(), campaigns(), growth(),
 	}
 }
 
