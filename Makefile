@@ -45,17 +45,21 @@ test: ## all tests, with the race detector, a real redis-server and a real Chrom
 	$(if $(filter ./...,$(PKG)),go test -C deploy/kubernetes/test ./...)
 
 # `make chaos CHAOS_SEED=7` repeats what went wrong in that run; 0 draws a seed.
-# CHAOS_PLANT=ledger, ack or deadline plants a bug that the run then has to find;
-# CHAOS_ARGS=-chaos.race builds the workers with the race detector.
+# A campaign of CHAOS_ROWS follows, whose feeders and workers are killed CHAOS_KILLS times.
+# CHAOS_PLANT=ledger, ack, deadline, checkpoint or requeue plants a bug that has to be
+# found then; CHAOS_ARGS=-chaos.race builds the workers with the race detector.
 CHAOS_FOR ?= 3m
 CHAOS_SEED ?= 0
+CHAOS_ROWS ?= 100000
+CHAOS_KILLS ?= 16
 CHAOS_PLANT ?=
 CHAOS_ARGS ?=
 
 .PHONY: chaos
 chaos: ## kill, cut and freeze everything for CHAOS_FOR=3m, then audit what became of thousands of messages
-	scripts/with-tools redis-server -- go test -count=1 -v -timeout 0 ./internal/chaos -run TestNothing \
-		-chaos.for=$(CHAOS_FOR) -chaos.seed=$(CHAOS_SEED) -chaos.plant=$(CHAOS_PLANT) $(CHAOS_ARGS)
+	scripts/with-tools redis-server -- go test -count=1 -v -timeout 0 ./internal/chaos -run 'TestNothing|TestEachRow' \
+		-chaos.for=$(CHAOS_FOR) -chaos.seed=$(CHAOS_SEED) -chaos.rows=$(CHAOS_ROWS) -chaos.kills=$(CHAOS_KILLS) \
+		-chaos.plant=$(CHAOS_PLANT) $(CHAOS_ARGS)
 
 .PHONY: lint
 lint: ## golangci-lint, at the version internal/tools/go.mod pins

@@ -16,7 +16,9 @@ import (
 type plant struct {
 	file    string
 	changes []change
-	found   audit.Kind // what the run has to find, among others
+	// What the run has to find, among others: of the apps' messages, and of a
+	// campaign's rows. Empty is that it does not show there.
+	found, ofCampaign audit.Kind
 }
 
 type change struct{ old, new string }
@@ -28,7 +30,8 @@ var plants = map[string]plant{
 			"c, err := p.store.Claim(ctx, claim)",
 			"c, err := status.Claimed{Result: status.ClaimedNow, Attempt: 1}, error(nil)",
 		}},
-		found: audit.SilentDouble,
+		found:      audit.SilentDouble,
+		ofCampaign: audit.SilentDouble,
 	},
 	"ack": { // asynq's acknowledgements fail as they do without our hook
 		file:    "worker/worker.go",
@@ -42,6 +45,22 @@ var plants = map[string]plant{
 			{"left := min(p.cfg.Timeout, a.message.NotAfter.Sub(a.sentAt))", "left := p.cfg.Timeout"},
 		},
 		found: audit.Late,
+	},
+	"checkpoint": { // a feeder goes on behind what another had taken and not queued
+		file: "enqueue/campaign/feeder.go",
+		changes: []change{{
+			"if f.m.fed == f.m.reserved || f.m.State == Canceled {",
+			"if true {",
+		}},
+		ofCampaign: audit.Lost,
+	},
+	"requeue": { // what another feeder may have queued is queued under other ids
+		file: "enqueue/campaign/feeder.go",
+		changes: []change{{
+			"left = append(left, r)",
+			"r.id = uuid.NewString(); left = append(left, r)",
+		}},
+		ofCampaign: audit.SilentDouble,
 	},
 }
 

@@ -35,14 +35,18 @@ func build(t *testing.T, p *plant) string {
 	return binary
 }
 
-// workerProcess is one `otpq worker`, started again whenever it ends.
-type workerProcess struct {
+// process is one `otpq worker`, or another command, started again whenever it ends.
+type process struct {
 	t      *testing.T
 	name   string
 	binary string
+	args   []string
 	config string
 	log    string
 	guard  *guard
+	// mayEnd reports whether it is done when it ends like this, and not to be started
+	// again. Nil is never.
+	mayEnd func(error) bool
 
 	mu      sync.Mutex
 	cmd     *exec.Cmd     // nil while it is down
@@ -51,33 +55,41 @@ type workerProcess struct {
 	asked   bool // to end: by a signal of ours
 	pause   time.Duration
 	over    bool
+	ended   bool // as it may
 	starts  int
 	done    sync.WaitGroup
 }
 
 // startWorker runs a worker until the test ends.
-func startWorker(t *testing.T, name, binary, config string, g *guard) *workerProcess {
+func startWorker(t *testing.T, name, binary, config string, g *guard) *process {
 	t.Helper()
-	dir := t.TempDir()
-	w := &workerProcess{t: t, name: name, binary: binary, config: filepath.Join(dir, "otpq.yaml"), log: filepath.Join(dir, "log"), guard: g}
-	if err := os.WriteFile(w.config, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(w.end)
+	w := &process{t: t, name: name, binary: binary, args: []string{"worker"}, guard: g}
+	w.run(config)
 	return w
 }
 
+// run starts the process, and starts it again, until the test ends.
+func (w *process) run(config string) {
+	w.t.Helper()
+	dir := w.t.TempDir()
+	w.config, w.log = filepath.Join(dir, "otpq.yaml"), filepath.Join(dir, "log")
+	if err := os.WriteFile(w.config, []byte(config), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := w.start(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(w.end)
+}
+
 // start runs the process. It is called with mu held, or before anybody knows w.
-func (w *workerProcess) start() error {
+func (w *process) start() error {
 	log, err := os.OpenFile(w.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close() // the child writes to a copy of its own
-	cmd := exec.Command(w.binary, "worker", "--config", w.config)
+	cmd := exec.Command(w.binary, append(w.args, "--config", w.config)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		return err
@@ -90,17 +102,18 @@ func (w *workerProcess) start() error {
 		err := cmd.Wait()
 		w.guard.unwatch(cmd.Process.Pid)
 		close(exited)
-		w.ended(err)
+		w.again(err)
 	})
 	return nil
 }
 
-// ended starts the next process after a while, unless the run is over. One that
+// again starts the next process after a while, unless the run is over. One that
 // ended without being asked to is a failure.
-func (w *workerProcess) ended(err error) {
+func (w *process) again(err error) {
 	w.mu.Lock()
 	w.cmd = nil
-	over, asked, pause := w.over, w.asked, w.pause
+	w.ended = w.mayEnd != nil && w.mayEnd(err)
+	over, asked, pause := w.over || w.ended, w.asked, w.pause
 	w.mu.Unlock()
 	if over {
 		return
@@ -120,7 +133,7 @@ func (w *workerProcess) ended(err error) {
 }
 
 // upset begins a trouble.
-func (w *workerProcess) upset(kind string, lasts time.Duration) {
+func (w *process) upset(kind string, lasts time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.cmd == nil {
@@ -140,7 +153,7 @@ func (w *workerProcess) upset(kind string, lasts time.Duration) {
 }
 
 // mend ends it, as far as it does not end by itself.
-func (w *workerProcess) mend() {
+func (w *process) mend() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.cmd != nil && w.stopped {
@@ -150,14 +163,38 @@ func (w *workerProcess) mend() {
 }
 
 // alive reports whether the process runs.
-func (w *workerProcess) alive() bool {
+func (w *process) alive() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.cmd != nil && !w.asked
 }
 
+// pid is the process's, or 0 while it is down.
+func (w *process) pid() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.cmd == nil {
+		return 0
+	}
+	return w.cmd.Process.Pid
+}
+
+// leave has the process not started again once it ends.
+func (w *process) leave() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.over, w.pause = true, 0
+}
+
+// isDone reports whether it has ended as it may.
+func (w *process) isDone() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.ended
+}
+
 // end kills the process for good and waits until it is gone.
-func (w *workerProcess) end() {
+func (w *process) end() {
 	w.mu.Lock()
 	w.over, w.pause = true, 0
 	if w.cmd != nil {
@@ -168,7 +205,7 @@ func (w *workerProcess) end() {
 }
 
 // tail is the end of the log.
-func (w *workerProcess) tail() string {
+func (w *process) tail() string {
 	log, err := os.ReadFile(w.log)
 	if err != nil {
 		return err.Error()
@@ -177,7 +214,7 @@ func (w *workerProcess) tail() string {
 }
 
 // about returns the lines of the log that tell of a message.
-func (w *workerProcess) about(id string) string {
+func (w *process) about(id string) string {
 	log, err := os.ReadFile(w.log)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err.Error()
