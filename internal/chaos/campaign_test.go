@@ -223,6 +223,7 @@ func (r *campaignRun) kill(begun time.Time, k kill, over <-chan struct{}) {
 	down := func(p *process) bool { return p.pid() == 0 } // still, from the last time
 	if victims = slices.DeleteFunc(victims, down); len(victims) == 0 {
 		victims = slices.DeleteFunc(slices.Clone(r.workers), down)
+		victims = victims[:min(1, len(victims))]
 	}
 	var names []string
 	for _, p := range victims {
