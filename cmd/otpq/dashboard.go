@@ -20,6 +20,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/otpq/otpq/enqueue"
+	"github.com/otpq/otpq/enqueue/campaign"
 	"github.com/otpq/otpq/internal/config"
 	"github.com/otpq/otpq/internal/dashboard"
 	"github.com/otpq/otpq/internal/redisconn"
@@ -86,7 +87,7 @@ func runDashboard(ctx context.Context, cfg config.Config, write bool, log zerolo
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	c := dashboard.Config{
-		Redis: rdb, Records: openStore(cfg, rdb), Providers: providerSettings(cfg), Auth: auth,
+		Redis: rdb, Records: openStore(cfg, rdb), Providers: providerSettings(cfg), Campaigns: campaign.NewControl(campaignConfig(cfg, rdb)), Auth: auth,
 		OpenRedis:  func() (redis.UniversalClient, error) { return openRedis(cfg, "otpq-asynqmon", 0) },
 		Prometheus: cfg.Dashboard.Prometheus, Registry: registry, Version: version(), Log: log,
 	}
