@@ -256,6 +256,11 @@ func (f *feeder) count(ctx context.Context) (busy bool, err error) {
 		if err != nil {
 			return false, err
 		}
+		for i := range results {
+			if results[i].final == "gone" {
+				results[i].state = "" // nobody counts beside the feeder
+			}
+		}
 		changed := f.flight.settle(now, results)
 		f.gentle.note(now, results)
 		// Where nothing moves, nothing is gained by looking.

@@ -65,7 +65,7 @@ func (c *Control) look(ctx context.Context, m *meta, messages []seenMessage) ([]
 		case l.State == "" && messages[i].place >= m.fed && c.now().Sub(m.reservedAt) < c.records:
 			r.state = RowWaiting
 		case l.State == "":
-			r.state, r.reason, r.final = string(status.Unknown), reasonRecordGone, "yes"
+			r.state, r.final = messages[i].state, "gone"
 		case l.State == status.Unknown && c.now().Sub(l.UpdatedAt) < doubtFor:
 			r.final = "doubt"
 		case l.State.Terminal():
@@ -78,8 +78,8 @@ func (c *Control) look(ctx context.Context, m *meta, messages []seenMessage) ([]
 
 // tally counts what was found, and returns the campaign's state then.
 func (c *Control) tally(ctx context.Context, id string, results []result) (State, error) {
-	args := make([]any, 3, 3+4*len(results))
-	copy(args, []any{c.now().UnixMilli(), endsPrefix(id), chunkRows})
+	args := make([]any, 5, 5+4*len(results))
+	copy(args, []any{c.now().UnixMilli(), endsPrefix(id), chunkRows, c.records.Milliseconds(), reasonRecordGone})
 	for _, r := range results {
 		args = append(args, r.id, r.state, r.reason, r.final)
 	}

@@ -273,3 +273,47 @@ func TestFeedEndsWithItsContext(t *testing.T) {
 	cancel()
 	r.FeedDetached(ctx, "test", func(id string, err error) { t.Errorf("%s: %v", id, err) })
 }
+
+// Who asks for the status knows what the campaign was like a moment ago: a feeder may
+// have begun since, and be about to queue what there is no record of yet.
+func TestWhatIsBeingQueuedIsNotTakenForGone(t *testing.T) {
+	for name, queued := range map[string]bool{"before it is queued": false, "after": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.create(settings("begun"), people(0, 10)...)
+			r.start("begun")
+			before, err := r.read(t.Context(), "begun")
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := r.feederAt("begun")
+			list, to, err := f.take(t.Context(), 0, 10, 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.reserve(f, list, to)
+			var seen []seenMessage
+			for _, one := range list {
+				seen = append(seen, seenMessage{one.id, one.place, RowWaiting})
+			}
+			looked, err := r.Control.look(t.Context(), before, seen)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if queued {
+				if err := f.queue(t.Context(), list, f.m.reservedAt, to); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := f.feed(t.Context(), 0); err != nil { // and noted
+					t.Fatal(err)
+				}
+			}
+			if _, err := r.tally(t.Context(), "begun", looked); err != nil {
+				t.Fatal(err)
+			}
+			if k, err := r.read(t.Context(), "begun"); err != nil || k.Counts.Unknown != 0 {
+				t.Errorf("it is %+v, %v; want none unknown", k, err)
+			}
+		})
+	}
+}

@@ -1,19 +1,46 @@
 -- Counts what has become of messages in flight. To repeat it does no harm.
 -- KEYS: campaign, counts, messages in flight, messages in doubt. ARGV: now in ms, what
--- the names of the ends begin with, rows in a chunk, then for each: message, state,
--- reason, whether that is its end: no, yes, doubt (it is, but a late reply may
--- still say otherwise), sure (a doubt is over).
+-- the names of the ends begin with, rows in a chunk, how long records are kept in ms, the
+-- reason of those whose record is gone, then for each: message, state, reason, whether
+-- that is its end: no, yes, doubt (it is, but a late reply may still say otherwise), gone
+-- (it has no record; state is what was counted of it before that was looked at, or '' when
+-- nobody else counts).
 -- Returns {state, how many are in flight}.
 local call = redis.call
 local rows = tonumber(ARGV[3])
+local meta = call('HMGET', KEYS[1], 'fed', 'reserved_at')
+local fed, taken = tonumber(meta[1] or '0'), tonumber(meta[2] or ARGV[1])
+
+-- Reports whether a message without a record had one. One that is being queued has none
+-- yet: its row is taken, and not noted as queued. And whoever looked may have looked
+-- before it was.
+local function had(place, counted, seen)
+  if seen ~= '' and seen ~= counted then
+    return false
+  end
+  return counted ~= 'waiting' or place < fed or tonumber(ARGV[1]) - taken >= tonumber(ARGV[4])
+end
+
 local delta, live, ends, gone, certain, doubt = {}, {}, {}, {}, {}, {}
-for i = 4, #ARGV, 4 do
-  local id, state, final = ARGV[i], ARGV[i + 1], ARGV[i + 3]
+for i = 6, #ARGV, 4 do
+  local id, state, reason, final = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local v = call('HGET', KEYS[3], id)
   local doubted = not v
   v = v or call('HGET', KEYS[4], id)
+  local place, old
   if v then
-    local place, old = string.match(v, '^(%d+) (.+)$')
+    place, old = string.match(v, '^(%d+) (.+)$')
+  end
+  if v and final == 'gone' then
+    if doubted then
+      state, reason, final = old, '', 'yes'
+    elseif had(tonumber(place), old, state) then
+      state, reason, final = 'unknown', ARGV[5], 'yes'
+    else
+      v = nil
+    end
+  end
+  if v then
     if state ~= old then
       delta[old] = (delta[old] or 0) - 1
       delta[state] = (delta[state] or 0) + 1
@@ -28,7 +55,7 @@ for i = 4, #ARGV, 4 do
       local e = ends[chunk] or {}
       ends[chunk] = e
       e[#e + 1] = string.format('%d', tonumber(place) % rows)
-      e[#e + 1] = ARGV[i + 2] == '' and state or state .. ' ' .. ARGV[i + 2]
+      e[#e + 1] = reason == '' and state or state .. ' ' .. reason
       if not doubted then
         gone[#gone + 1] = id
         if final == 'doubt' then
