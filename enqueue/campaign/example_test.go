@@ -55,11 +55,13 @@ Ana again,ANA@example.com
 `)
 	mapping, err := rows.ParseMapping([]string{"username=mail", "type==EMAIL"})
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	file, err := rows.Open(ctx, people, unimedbh.Definition(), rows.FileOptions{Map: mapping})
 	if err != nil {
-		log.Fatal(err) // of the whole file: what is wrong with a row is found below
+		fmt.Println(err) // of the whole file: what is wrong with a row is found below
+		return
 	}
 
 	// Reads all rows and keeps them. Nothing is sent.
@@ -71,28 +73,33 @@ Ana again,ANA@example.com
 		}},
 	)
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	fmt.Println(made.State, made.Counts.Rows, "rows,", made.Counts.Waiting, "wait")
 
 	// Start says that it is to run; Feed does it, from here, until it is over. With
 	// true in place of false any worker feeds it, and Feed is not called.
 	if err := campaigns.Start(ctx, "november", false); err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	if err := campaigns.Feed(ctx, "november", "this program"); err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 
 	now, err := campaigns.Status(ctx, "november")
 	if err != nil {
-		log.Fatal(err)
+		fmt.Println(err)
+		return
 	}
 	n := now.Counts
 	fmt.Println(now.State, n.Accepted, "accepted,", n.Invalid, "invalid,", n.Duplicate, "duplicate")
 	for row, err := range campaigns.Report(ctx, "november", false) {
 		if err != nil {
-			log.Fatal(err)
+			fmt.Println(err)
+			return
 		}
 		fmt.Println(row.Line, row.State)
 	}
