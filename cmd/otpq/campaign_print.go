@@ -99,7 +99,8 @@ func whyNot(c campaign.Campaign) string {
 	case campaign.ReasonQuietHours:
 		why = "quiet hours"
 	case campaign.ReasonBreakerOpen:
-		why = "the provider is down: its breaker is open"
+		// Until is when its feeder looks again: nobody knows when the breaker closes.
+		return "the provider is down: its breaker is open; goes on by itself when it closes"
 	case campaign.ReasonFailures:
 		why = "too many fail"
 	default:

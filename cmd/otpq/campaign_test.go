@@ -451,6 +451,23 @@ func TestAFileIsThereWholeOrNotAtAll(t *testing.T) {
 	}
 }
 
+func TestWhyACampaignDoesNotFeedIsSaid(t *testing.T) {
+	until := time.Now().AddDate(0, 0, 2)
+	at := " on " + until.Local().Format("2006-01-02 at 15:04:05")
+	for _, c := range []struct{ reason, want string }{
+		{"", ""},
+		{campaign.ReasonOperator, "by an operator; `otpq campaign resume november` goes on"},
+		{campaign.ReasonQuietHours, "quiet hours; goes on by itself" + at},
+		{campaign.ReasonFailures, "too many fail; goes on by itself" + at},
+		// It is looked at every two seconds, and may be open for hours.
+		{campaign.ReasonBreakerOpen, "the provider is down: its breaker is open; goes on by itself when it closes"},
+	} {
+		if got := whyNot(campaign.Campaign{Settings: campaign.Settings{ID: "november"}, Reason: c.reason, Until: until}); got != c.want {
+			t.Errorf("whyNot(%q) = %q, want %q", c.reason, got, c.want)
+		}
+	}
+}
+
 func TestProgressIsReadAsPeopleSayIt(t *testing.T) {
 	c := campaign.Campaign{State: campaign.Running, RatePerSecond: 1240, Counts: campaign.Counts{
 		Rows: 1_200_000, Invalid: 100_000, Duplicate: 100_000, Waiting: 400_000, Queued: 10, Sending: 20, Deferred: 30,
