@@ -59,6 +59,10 @@ func newEntry(r rows.Row) (entry, error) {
 
 func (e entry) isRow() bool { return e.kind == kindRow || e.kind == kindMaybeSent }
 
+// isLink reports whether the row is a duplicate whose old message lives on as the
+// message of its recipient's first row.
+func (e entry) isLink() bool { return e.kind == kindDuplicate && e.replayOf != "" }
+
 // request reads the request.
 func (e entry) request(def providers.Definition) (providers.Request, error) {
 	r, err := def.Decode(e.text)

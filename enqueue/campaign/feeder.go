@@ -124,7 +124,7 @@ func (f *feeder) begin(ctx context.Context) error {
 			return err
 		}
 		for _, r := range list {
-			if waiting[r.id] {
+			if waiting[r.id] || r.isLink() {
 				left = append(left, r)
 			}
 		}
@@ -176,10 +176,11 @@ func (f *feeder) feed(ctx context.Context, n int) (bool, error) {
 		f.m.State, f.lookedAt = state, time.Time{} // and why is to be learnt
 		return false, nil
 	}
-	for _, r := range list {
+	send, _ := apart(list)
+	for _, r := range send {
 		f.flight.add(seenMessage{r.id, r.place, RowWaiting})
 	}
-	f.gentle.spend(len(list))
+	f.gentle.spend(len(send))
 	f.ahead = f.ahead[len(list):]
 	if len(f.ahead) > 0 {
 		return true, f.queue(ctx, list, now, to)
@@ -220,6 +221,7 @@ func (f *feeder) readAhead(ctx context.Context) error {
 // advance notes that the rows taken last are in the queue, and takes others, up to a
 // place, unless the campaign is not running. It returns the campaign's state.
 func (f *feeder) advance(ctx context.Context, list []row, to int64, now time.Time) (State, error) {
+	list, _ = apart(list)
 	args := make([]any, 7, 7+len(f.taken)+2*len(list))
 	copy(args, []any{f.token, lease.Milliseconds(), now.UnixMilli(), f.takenTo, len(f.taken), f.next, to})
 	for _, r := range f.taken {

@@ -3,6 +3,7 @@ package campaign
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/otpq/otpq/enqueue"
@@ -21,7 +22,8 @@ const (
 // queue puts rows into the bulk lane, and returns when all are there. It may be
 // repeated.
 func (f *feeder) queue(ctx context.Context, list []row, at time.Time, to int64) error {
-	send, passed, err := f.markOld(ctx, list)
+	taken, links := apart(list)
+	send, passed, err := f.markOld(ctx, taken)
 	if err != nil {
 		return err
 	}
@@ -51,8 +53,61 @@ func (f *feeder) queue(ctx context.Context, list []row, at time.Time, to int64) 
 	if err := f.dropOld(ctx, send); err != nil {
 		return err
 	}
-	f.taken, f.takenTo = list, to
+	if err := f.link(ctx, links); err != nil {
+		return err
+	}
+	f.taken, f.takenTo = taken, to
 	return nil
+}
+
+// apart parts rows that are to be sent from links.
+func apart(list []row) (send, links []row) {
+	if !slices.ContainsFunc(list, func(r row) bool { return r.isLink() }) {
+		return list, nil
+	}
+	for _, r := range list {
+		if r.isLink() {
+			links = append(links, r)
+		} else {
+			send = append(send, r)
+		}
+	}
+	return send, links
+}
+
+// link notes of the old messages of duplicates that they live on as the message of
+// their recipient's first row, which is in the queue by now: else another campaign would
+// be made from them, and send to the same person again. Where the first row was passed
+// over there is no message, and they stay as they are.
+func (f *feeder) link(ctx context.Context, links []row) error {
+	if len(links) == 0 {
+		return nil
+	}
+	ids := make([]string, len(links))
+	for i, r := range links {
+		ids[i] = r.id
+	}
+	looks, errs := f.c.store.Looks(ctx, ids)
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	var resends []status.Resend
+	for i, r := range links {
+		if looks[i].State != "" {
+			resends = append(resends, status.Resend{ID: r.replayOf, NewID: r.id})
+		}
+	}
+	as, errs := f.c.store.MarkResent(ctx, resends)
+	var old []row
+	for i, resend := range resends {
+		switch {
+		case errs[i] == nil && as[i] == resend.NewID:
+			old = append(old, row{entry: entry{replayOf: resend.ID}})
+		case status.IsUnreachable(errs[i]):
+			return errs[i]
+		}
+	}
+	return f.dropOld(ctx, old)
 }
 
 // markOld notes of the messages that rows replay that they live on as the rows' own. It

@@ -59,8 +59,8 @@ func (r *reader) read(ctx context.Context, number int64) error {
 	return nil
 }
 
-// take returns up to n rows that are to be sent, from a place on and before another,
-// and the place after them.
+// take returns up to n rows that are to be sent or are links, from a place on and before
+// another, and the place after them.
 func (f *feeder) take(ctx context.Context, from, before int64, n int) (list []row, to int64, err error) {
 	// Duplicates and what is wrong are passed over; not too many at a time.
 	for to = from; len(list) < n && to < min(before, from+2*batchRows); to++ {
@@ -68,7 +68,7 @@ func (f *feeder) take(ctx context.Context, from, before int64, n int) (list []ro
 		if err != nil {
 			return nil, from, err
 		}
-		if !e.isRow() {
+		if !e.isRow() && !e.isLink() {
 			continue
 		}
 		one := row{entry: e, place: to}

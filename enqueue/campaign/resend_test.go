@@ -159,3 +159,27 @@ func TestALetterThatACampaignSendsIsNotReplayedByHandToo(t *testing.T) {
 		t.Errorf("queue() repeated = %v", err)
 	}
 }
+
+func TestWhoWasHitTwiceIsSentToOnce(t *testing.T) {
+	r := newRig(t)
+	r.outage(3)
+	r.outage(3)
+	before := r.vendor.counts()
+	r.work(nil)
+	for _, id := range []string{"first", "second"} {
+		if _, _, err := r.Create(t.Context(), settings(id), r.fromStatus(), CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		r.start(id)
+		r.feed(r.Campaigns, id)
+		k := r.until(id, "over", isIn(Completed, CompletedWithFailures))
+		if want := map[string]int64{"first": 4, "second": 0}[id]; k.Counts.Accepted != want {
+			t.Errorf("%s ends %+v, want %d accepted", id, k, want)
+		}
+	}
+	for name, n := range r.vendor.counts() {
+		if n-before[name] != 1 {
+			t.Errorf("%s was sent %d requests after the outage, want 1", name, n-before[name])
+		}
+	}
+}
