@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"slices"
 	"time"
@@ -149,21 +150,48 @@ func IsUnreachable(err error) bool {
 
 // List returns all campaigns, the newest first, with the counts that were last known.
 func (c *Control) List(ctx context.Context) ([]Campaign, error) {
-	ids, err := c.rdb.ZRevRange(ctx, indexKey, 0, -1).Result()
+	return c.list(ctx, nil)
+}
+
+// listMost is how many campaigns are read together.
+const listMost = 200
+
+// list is List without the campaigns in over, of which it learns: those that nothing
+// will become of any more, with the time they were created at.
+func (c *Control) list(ctx context.Context, over map[string]float64) ([]Campaign, error) {
+	index, err := c.rdb.ZRevRangeWithScores(ctx, indexKey, 0, -1).Result()
 	if err != nil {
 		return nil, fmt.Errorf("list campaigns: %w", err)
 	}
-	var list []Campaign
-	for _, id := range ids {
-		m, err := c.read(ctx, id)
-		if errors.Is(err, ErrNotFound) {
-			c.rdb.ZRem(ctx, indexKey, id)
+	known := maps.Clone(over)
+	clear(over)
+	var ids []string
+	created := map[string]float64{}
+	for _, z := range index {
+		id, _ := z.Member.(string)
+		if at, ok := known[id]; ok && at == z.Score {
+			over[id] = at
 			continue
 		}
+		ids, created[id] = append(ids, id), z.Score
+	}
+	var list []Campaign
+	for page := range slices.Chunk(ids, listMost) {
+		all, err := c.readMany(ctx, page)
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, m.Campaign)
+		for i, m := range all {
+			switch {
+			case m != nil:
+				list = append(list, m.Campaign)
+				if over != nil && m.State.Over() && m.Counts.inFlight()+m.Counts.Waiting == 0 {
+					over[m.ID] = created[m.ID]
+				}
+			case c.now().Sub(time.UnixMilli(int64(created[page[i]]))) > time.Hour: // else it may come to be right now
+				c.rdb.ZRem(ctx, indexKey, page[i])
+			}
+		}
 	}
 	return list, nil
 }
@@ -177,9 +205,11 @@ func (c *Control) Status(ctx context.Context, id string) (Campaign, error) {
 	}
 	if m.Feeder == "" && m.State != Creating && m.State != Created {
 		// Nobody counts right now.
-		if err := c.recount(ctx, m); err != nil {
+		state, err := c.recount(ctx, m)
+		if err != nil {
 			return Campaign{}, err
 		}
+		_ = c.last(ctx, m, state) // else the next look does it: this one can be told
 		if m, err = c.read(ctx, id); err != nil {
 			return Campaign{}, err
 		}

@@ -38,7 +38,11 @@ func (c *Control) Cancel(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	return c.recount(ctx, m)
+	state, err := c.recount(ctx, m)
+	if err == nil {
+		_ = c.last(ctx, m, state) // else the next look does it: it is canceled
+	}
+	return err
 }
 
 func (c *Control) control(ctx context.Context, id, do, detached string) error {

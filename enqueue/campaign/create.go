@@ -135,7 +135,9 @@ func (k *creation) begin(ctx context.Context, s Settings, source Source, retryOf
 		return err
 	}
 	now := k.c.now()
-	if err := k.c.rdb.ZAdd(ctx, indexKey, redis.Z{Score: float64(now.UnixMilli()), Member: s.ID}).Err(); err != nil {
+	// Before there is one: a campaign that is on no list is fed by nobody.
+	listed := redis.Z{Score: float64(now.UnixMilli()), Member: s.ID}
+	if err := k.c.rdb.ZAddNX(ctx, indexKey, listed).Err(); err != nil {
 		return fmt.Errorf("create campaign: %w", err)
 	}
 	keys := []string{campaignKey(s.ID), countsKey(s.ID), leaseKey(s.ID), liveKey(s.ID), doubtKey(s.ID)}
@@ -156,6 +158,9 @@ func (k *creation) begin(ctx context.Context, s Settings, source Source, retryOf
 		return ErrCreating
 	}
 	k.chunks = int(number(reply[1]))
+	if err := k.c.rdb.ZAdd(ctx, indexKey, listed).Err(); err != nil { // not as old as another of its name
+		return fmt.Errorf("create campaign: %w", err)
+	}
 	// What a try before has seen is none of this one's.
 	if k.chunks > 0 {
 		return k.c.unsee(ctx, s.ID)

@@ -50,7 +50,7 @@ func (c *Campaigns) Feed(ctx context.Context, id, who string) error {
 // It never fails: what goes wrong is given to report, and tried again.
 func (c *Campaigns) FeedDetached(ctx context.Context, who string, report func(id string, err error)) {
 	ended := make(chan string)
-	feeding := map[string]bool{}
+	feeding, over := map[string]bool{}, map[string]float64{}
 	defer func() {
 		for len(feeding) > 0 {
 			delete(feeding, <-ended)
@@ -59,7 +59,7 @@ func (c *Campaigns) FeedDetached(ctx context.Context, who string, report func(id
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
-		list, err := c.List(ctx)
+		list, err := c.list(ctx, over)
 		if err != nil && ctx.Err() == nil {
 			report("", err)
 		}

@@ -73,7 +73,11 @@ func (f *feeder) run(ctx context.Context) error {
 		}
 		f.wellAt = time.Now()
 		if f.m.State.Over() && f.flight.len() == 0 {
-			return f.c.recount(ctx, f.m)
+			state, err := f.c.recount(ctx, f.m)
+			if err != nil {
+				return err
+			}
+			return f.c.last(ctx, f.m, state)
 		}
 		if !busy {
 			if err := sleep(ctx, turn); err != nil {

@@ -47,6 +47,7 @@ type gentle struct {
 	// ended are those since second, and drained how many there were in each of the
 	// last seconds.
 	second  time.Time
+	noted   time.Time // when a look was last taken in
 	ended   int
 	drained float64
 	// allowance is how many rows the rate lets through, as of last.
@@ -82,15 +83,26 @@ func (g *gentle) note(now time.Time, results []result) {
 	if g.second.IsZero() {
 		g.second = now
 	}
+	g.noted = now
 	if passed := now.Sub(g.second); passed >= time.Second {
 		rate := float64(g.ended) / passed.Seconds()
+		if g.drained == 0 { // nothing that it could be the mean with
+			g.drained = rate
+		}
 		g.drained += (rate - g.drained) / 2
 		g.second, g.ended = now, 0
 	}
 }
 
-// pace is how many rows end in a second, as it is noted for others.
-func (g *gentle) pace() string { return strconv.FormatFloat(math.Round(g.drained*10)/10, 'f', -1, 64) }
+// pace is how many rows end in a second, as it is noted for others. Of the first second
+// half is enough.
+func (g *gentle) pace() string {
+	rate := g.drained
+	if passed := g.noted.Sub(g.second); rate == 0 && passed >= time.Second/2 {
+		rate = float64(g.ended) / passed.Seconds()
+	}
+	return strconv.FormatFloat(math.Round(rate*10)/10, 'f', -1, 64)
+}
 
 // failing reports whether too many of the last results are failures.
 func (g *gentle) failing(above float64) bool {

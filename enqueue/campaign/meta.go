@@ -32,23 +32,53 @@ type meta struct {
 
 // read reads a campaign. It fails with [ErrNotFound].
 func (c *Control) read(ctx context.Context, id string) (*meta, error) {
-	var fields, counts *redis.MapStringStringCmd
-	var lease *redis.StringCmd
-	_, err := c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		fields, counts, lease = p.HGetAll(ctx, campaignKey(id)), p.HGetAll(ctx, countsKey(id)), p.Get(ctx, leaseKey(id))
-		return nil
-	})
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return nil, fmt.Errorf("read campaign: %w", err)
-	}
-	if len(fields.Val()) == 0 {
+	all, err := c.readMany(ctx, []string{id})
+	switch {
+	case err != nil:
+		return nil, err
+	case all[0] == nil:
 		return nil, ErrNotFound
 	}
-	m, err := decodeMeta(id, fields.Val(), counts.Val())
+	return all[0], nil
+}
+
+// readMany reads campaigns, in one round trip. In the place of what there is not is nil.
+func (c *Control) readMany(ctx context.Context, ids []string) ([]*meta, error) {
+	type reading struct {
+		fields, counts *redis.MapStringStringCmd
+		lease          *redis.StringCmd
+	}
+	list := make([]reading, len(ids))
+	_, _ = c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for i, id := range ids {
+			list[i] = reading{p.HGetAll(ctx, campaignKey(id)), p.HGetAll(ctx, countsKey(id)), p.Get(ctx, leaseKey(id))}
+		}
+		return nil
+	})
+	all := make([]*meta, len(ids))
+	for i, r := range list {
+		for _, err := range []error{r.fields.Err(), r.counts.Err(), r.lease.Err()} {
+			if err != nil && !errors.Is(err, redis.Nil) {
+				return nil, fmt.Errorf("read campaign: %w", err)
+			}
+		}
+		if len(r.fields.Val()) == 0 {
+			continue
+		}
+		var err error
+		if all[i], err = readMeta(ids[i], r.fields.Val(), r.counts.Val(), r.lease.Val()); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+func readMeta(id string, fields, counts map[string]string, lease string) (*meta, error) {
+	m, err := decodeMeta(id, fields, counts)
 	if err != nil {
 		return nil, err
 	}
-	_, m.Feeder, _ = strings.Cut(lease.Val(), "|")
+	_, m.Feeder, _ = strings.Cut(lease, "|")
 	if m.Feeder == "" {
 		m.RatePerSecond = 0
 	}

@@ -98,12 +98,13 @@ func (c *Campaigns) rows(ctx context.Context, id string) iter.Seq2[knownRow, err
 
 // chunkRows are the rows of one chunk, from its first place on.
 func (c *Campaigns) chunkRows(ctx context.Context, m *meta, def providers.Definition, source *reader, first int64) ([]knownRow, error) {
-	ends, err := c.rdb.HGetAll(ctx, endsPrefix(m.ID)+strconv.FormatInt(first/chunkRows, 10)).Result()
+	endsKey := endsPrefix(m.ID) + strconv.FormatInt(first/chunkRows, 10)
+	ends, err := c.rdb.HGetAll(ctx, endsKey).Result()
 	if err != nil {
 		return nil, fmt.Errorf("read campaign: %w", err)
 	}
 	var list []knownRow
-	var flying []string
+	var flying, inChunk []string
 	var places []int
 	for place := first; place < min(first+chunkRows, m.kept); place++ {
 		e, err := source.at(ctx, place)
@@ -118,21 +119,30 @@ func (c *Campaigns) chunkRows(ctx context.Context, m *meta, def providers.Defini
 			row.State, row.Reason, _ = strings.Cut(end, " ")
 		} else if row.State == RowWaiting {
 			flying, places = append(flying, row.MessageID), append(places, len(list))
+			inChunk = append(inChunk, strconv.FormatInt(place-first, 10))
 		}
 		list = append(list, row)
 	}
 	if flying == nil {
 		return list, nil
 	}
-	states, err := c.rdb.HMGet(ctx, liveKey(m.ID), flying...).Result()
-	if err != nil && err != redis.Nil { //nolint:errorlint // go-redis returns it as it is
+	// What is not in flight any more has come to its end since that was looked for.
+	var states, late *redis.SliceCmd
+	_, err = c.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		states, late = p.HMGet(ctx, liveKey(m.ID), flying...), p.HMGet(ctx, endsKey, inChunk...)
+		return nil
+	})
+	if err != nil {
 		return nil, fmt.Errorf("read campaign: %w", err)
 	}
-	for i, v := range states {
+	for i, v := range states.Val() {
 		text, inFlight := v.(string)
+		end, ended := late.Val()[i].(string)
 		_, state, _ := strings.Cut(text, " ")
 		row := &list[places[i]]
 		switch {
+		case ended:
+			row.State, row.Reason, _ = strings.Cut(end, " ")
 		case inFlight:
 			row.State = state
 		case m.State == Canceled:

@@ -94,7 +94,7 @@ func (c *Control) tally(ctx context.Context, id string, results []result) (State
 
 // recount looks at all messages in flight, and those in doubt. Of a canceled campaign
 // it takes them back first.
-func (c *Control) recount(ctx context.Context, m *meta) error {
+func (c *Control) recount(ctx context.Context, m *meta) (State, error) {
 	state := m.State
 	for _, key := range []string{liveKey(m.ID), doubtKey(m.ID)} {
 		err := c.scan(ctx, key, func(messages []seenMessage) error {
@@ -110,19 +110,13 @@ func (c *Control) recount(ctx context.Context, m *meta) error {
 			return err
 		})
 		if err != nil {
-			return err
+			return "", err
 		}
 	}
 	if !state.Over() { // it may have had nothing in flight
-		var err error
-		if state, err = c.tally(ctx, m.ID, nil); err != nil {
-			return err
-		}
+		return c.tally(ctx, m.ID, nil)
 	}
-	if state.Over() && !m.lasts {
-		return c.last(ctx, m)
-	}
-	return nil
+	return state, nil
 }
 
 // scan calls do with the messages that a hash names, some at a time.
@@ -185,8 +179,11 @@ func (m *meta) seed(id string) status.Record {
 	}, "")
 }
 
-// last gives all that is kept of a campaign that is over its time to live.
-func (c *Control) last(ctx context.Context, m *meta) error {
+// last gives all that is kept of a campaign its time to live, once it is over.
+func (c *Control) last(ctx context.Context, m *meta, state State) error {
+	if !state.Over() || m.lasts {
+		return nil
+	}
 	err := c.eachChunk(ctx, 0, m.chunks, func(p redis.Pipeliner, n string) {
 		p.PExpire(ctx, chunkPrefix(m.ID)+n, c.retention)
 		p.PExpire(ctx, endsPrefix(m.ID)+n, c.retention)

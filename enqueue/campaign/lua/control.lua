@@ -30,8 +30,8 @@ elseif act == 'pause' then
   if state ~= 'running' and state ~= 'paused' then
     return {'refused', state}
   end
+  call('HDEL', KEYS[1], 'until') -- first: a full Redis lets what has begun to write go on
   call('HSET', KEYS[1], 'state', 'paused', 'reason', 'operator')
-  call('HDEL', KEYS[1], 'until')
 elseif act == 'cancel' then
   if state == 'canceled' then
     return {'ok', state}
@@ -39,6 +39,7 @@ elseif act == 'cancel' then
   if state ~= 'created' and state ~= 'running' and state ~= 'paused' then
     return {'refused', state}
   end
+  call('HDEL', KEYS[1], 'reason', 'until') -- first, as above
   -- What waits and is in no feeder's hands will not be sent. The rest is taken back
   -- one by one.
   local held = 0
@@ -51,7 +52,6 @@ elseif act == 'cancel' then
   call('HINCRBY', KEYS[2], 'waiting', held - waiting)
   call('HINCRBY', KEYS[2], 'canceled', waiting - held)
   call('HSET', KEYS[1], 'state', 'canceled')
-  call('HDEL', KEYS[1], 'reason', 'until')
   if call('HLEN', KEYS[3]) == 0 then
     call('HSET', KEYS[1], 'completed', ARGV[2])
   end
