@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -255,22 +256,23 @@ func (k *creation) flush(ctx context.Context) error {
 	return nil
 }
 
-// keep writes chunks.
+// keep writes chunks, unless another has begun to create the campaign since.
 func (k *creation) keep(ctx context.Context, first int, entries []entry) error {
-	_, err := k.c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for n := first; len(entries) > 0; n++ {
-			size := min(chunkRows, len(entries))
-			data, err := k.c.chunks.seal(k.m.ID, n, entries[:size])
-			if err != nil {
-				return err
-			}
-			p.Set(ctx, chunkPrefix(k.m.ID)+strconv.Itoa(n), data, unfinished)
-			entries = entries[size:]
+	keys, args := []string{campaignKey(k.m.ID)}, []any{k.token, unfinished.Milliseconds()}
+	n := first
+	for chunk := range slices.Chunk(entries, chunkRows) {
+		data, err := k.c.chunks.seal(k.m.ID, n, chunk)
+		if err != nil {
+			return err
 		}
-		return nil
-	})
-	if err != nil {
+		keys, args = append(keys, chunkPrefix(k.m.ID)+strconv.Itoa(n)), append(args, data)
+		n++
+	}
+	switch kept, err := keepScript.Run(ctx, k.c.rdb, keys, args...).Int(); {
+	case err != nil:
 		return fmt.Errorf("keep rows: %w", err)
+	case kept == 0:
+		return ErrCreating
 	}
 	return nil
 }

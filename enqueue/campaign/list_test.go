@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -196,5 +197,31 @@ func TestACampaignIsPausedAndCanceledThoughRedisIsFull(t *testing.T) {
 	}
 	if k := r.status("wrong"); k.State != Canceled || k.Counts.Canceled != 10 {
 		t.Errorf("it is %+v, want all canceled", k)
+	}
+}
+
+func TestACreateThatWasHeldUpOverwritesNoRows(t *testing.T) {
+	r := newRig(t)
+	k := &creation{c: r.Campaigns, token: "held up"}
+	if err := k.begin(t.Context(), settings("mine"), source(), ""); err != nil {
+		t.Fatal(err)
+	}
+	r.look.Del(t.Context(), leaseKey("mine")) // it is not heard of for ten seconds
+	r.create(settings("mine"), people(0, 10)...)
+	var late []entry
+	for _, row := range people(100, 110) {
+		e, err := newEntry(row)
+		if err != nil {
+			t.Fatal(err)
+		}
+		late = append(late, e)
+	}
+	if err := k.keep(t.Context(), 0, late); !errors.Is(err, ErrCreating) {
+		t.Errorf("keep() after another has begun = %v, want ErrCreating", err)
+	}
+	for row, err := range r.Report(t.Context(), "mine", true) {
+		if err != nil || !strings.Contains(string(row.Request), fmt.Sprintf("person%d@", row.Line-1)) {
+			t.Fatalf("line %d is %s, %v: another's rows", row.Line, row.Request, err)
+		}
 	}
 }

@@ -13,6 +13,8 @@ var (
 	beginLua string
 	//go:embed lua/add.lua
 	addLua string
+	//go:embed lua/keep.lua
+	keepLua string
 	//go:embed lua/created.lua
 	createdLua string
 	//go:embed lua/control.lua
@@ -30,6 +32,7 @@ var (
 
 	beginScript   = redis.NewScript(beginLua)
 	addScript     = redis.NewScript(addLua)
+	keepScript    = redis.NewScript(keepLua)
 	createdScript = redis.NewScript(createdLua)
 	controlScript = redis.NewScript(controlLua)
 	leaseScript   = redis.NewScript(leaseLua)
