@@ -168,6 +168,8 @@ func campaignError(id string, err error) error {
 		return fmt.Errorf("nothing was created: line %d is wrong: %s; --check lists all that are", row.Line, strings.Join(problems, "; "))
 	case errors.As(err, &state):
 		return fmt.Errorf("%w; %s", err, insteadOf(state))
+	case redis.HasErrorPrefix(err, "OOM"):
+		return fmt.Errorf("redis is full: raise its maxmemory, and do this again; what it has is not lost: %w", err)
 	}
 	return err
 }

@@ -65,3 +65,16 @@ func TestCampaignsAreControlledWithoutASealingKey(t *testing.T) {
 		otpq(t, nil, "", append([]string{"campaign", "--config", file}, strings.Fields(args)...)...).want(t, exitFailed, "otpq keygen")
 	}
 }
+
+func TestAFullRedisIsCalledThat(t *testing.T) {
+	r := newRig(t)
+	r.create("november", peopleFile(t, 3), "--start", "--detach")
+	if err := r.rdb.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	const what = "redis is full: raise its maxmemory"
+	args := []string{"--provider", "unimedbh", "--map", "username=email"}
+	r.otpq(append([]string{"campaign", "create", "december", peopleFile(t, 3)}, args...)...).want(t, exitFailed, what)
+	r.otpq("campaign", "start", "november", "--detach").want(t, exitFailed, what)
+	r.otpq("campaign", "pause", "november").want(t, exitDone)
+}

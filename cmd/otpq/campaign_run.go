@@ -132,7 +132,7 @@ func (r *campaignRun) run(ctx context.Context) error {
 		case errors.Is(err, campaign.ErrNotFound):
 			return campaignError(r.id, err)
 		case err != nil && !away:
-			fmt.Fprintf(r.a.err, "redis does not answer, and is waited for: %v\n", err)
+			fmt.Fprintf(r.a.err, "redis does not do its part, and is waited for: %v\n", campaignError(r.id, err))
 		case err == nil:
 			if r.fed == nil && now.Feeder == "" && !now.State.Over() {
 				r.feed(feeding)
