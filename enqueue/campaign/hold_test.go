@@ -33,11 +33,11 @@ func TestNothingIsSentInQuietHours(t *testing.T) {
 	if err := r.Resume(t.Context(), "polite"); err != nil {
 		t.Fatal(err)
 	}
-	k = r.until("polite", "held again", func(k Campaign) bool { return k.Reason == ReasonQuietHours })
+	r.until("polite", "held again", func(k Campaign) bool { return k.Reason == ReasonQuietHours })
 	if err := sleep(t.Context(), 2*turn); err != nil {
 		t.Fatal(err)
 	}
-	if k = r.status("polite"); k.Counts.Waiting != 300 {
+	if k := r.status("polite"); k.Counts.Waiting != 300 {
 		t.Errorf("in quiet hours %d rows were fed", 300-k.Counts.Waiting)
 	}
 }
