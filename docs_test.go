@@ -302,3 +302,45 @@ func TestEveryModuleThatIsBuiltInHasALicenceThatAllowsIt(t *testing.T) {
 		}
 	}
 }
+
+// TestEveryFolderIsInTheArchitecture finds one that was added or moved.
+func TestEveryFolderIsInTheArchitecture(t *testing.T) {
+	page, err := os.ReadFile("docs/architecture.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "\n## Folders\n")
+	table, _, _ := strings.Cut(rest, "\n## ")
+	told := map[string]bool{}
+	for line := range strings.Lines(table) {
+		first, _, _ := strings.Cut(strings.TrimPrefix(line, "| "), " | ")
+		for _, m := range regexp.MustCompile("`([a-z/]+)`").FindAllStringSubmatch(first, -1) {
+			told[m[1]] = true
+			if _, err := os.Stat(m[1]); err != nil {
+				t.Errorf("docs/architecture.md tells of the folder %s: %v", m[1], err)
+			}
+		}
+	}
+	err = filepath.WalkDir(".", func(folder string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() || folder == "." {
+			return err
+		}
+		if err := enterFolder(folder, d); err != nil {
+			return err
+		}
+		files, err := filepath.Glob(filepath.Join(folder, "*.go"))
+		if err != nil || files == nil {
+			return err
+		}
+		for part := filepath.ToSlash(folder); part != "."; part = filepath.ToSlash(filepath.Dir(part)) {
+			if told[part] {
+				return nil
+			}
+		}
+		t.Errorf("docs/architecture.md does not say what %s is for", folder)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -130,7 +130,11 @@ func TestEveryKeyOfRedisIsInTheTable(t *testing.T) {
 	r := newRig(t, redistest.Args("--timeout", "0"))
 	rows := keyTable(t)
 	written := r.written()
-	r.liveAWholeLife()
+	costs := map[string]int64{}
+	r.liveAWholeLife(func() { r.weigh(rows, costs) })
+	for _, row := range rows {
+		t.Logf("%-42s %6d bytes", row.pattern, costs[row.pattern])
+	}
 
 	met := map[string]bool{}
 	for key, kind := range written() {
@@ -186,8 +190,24 @@ func (r *rig) keysLastAsTheTableSays(rows []keyRow) {
 	}
 }
 
-// liveAWholeLife has everything happen that leaves something in Redis.
-func (r *rig) liveAWholeLife() {
+// weigh notes the largest key of each line, for the page's last column. It is no
+// condition: what a message costs in all is measured elsewhere.
+func (r *rig) weigh(rows []keyRow, costs map[string]int64) {
+	r.t.Helper()
+	keys, err := r.rdb.Keys(r.t.Context(), "*").Result()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, key := range keys {
+		if row, err := rowOf(rows, key); err == nil {
+			costs[row.pattern] = max(costs[row.pattern], r.rdb.MemoryUsage(r.t.Context(), key, 0).Val())
+		}
+	}
+}
+
+// liveAWholeLife has everything happen that leaves something in Redis. It calls look
+// now and then.
+func (r *rig) liveAWholeLife(look func()) {
 	t := r.t
 	t.Helper()
 	ctx := t.Context()
@@ -215,6 +235,7 @@ func (r *rig) liveAWholeLife() {
 	}
 	late := r.send("--valid-for", "1s", "--key", "login-1")
 	r.send("--at", "2s")
+	look()
 	// A worker dies with a message in its hands.
 	fault(sandbox.Fault{Hang: true})
 	held := r.send()
@@ -228,6 +249,7 @@ func (r *rig) liveAWholeLife() {
 	}
 	waitFor(t, "a message in the worker's hands", func() bool { return r.record(held).State == status.Sending })
 	waitFor(t, "asynq to tell of it", func() bool { return len(r.rdb.Keys(ctx, "asynq:workers:{*").Val()) > 0 })
+	look()
 	if err := doomed.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -248,5 +270,7 @@ func (r *rig) liveAWholeLife() {
 	fault(sandbox.Fault{CutNext: 1})
 	r.create("november", peopleFile(t, 120))
 	r.otpq("campaign", "start", "november", "--detach").want(t, exitDone)
+	look()
 	waitFor(t, "the campaign to end", func() bool { return r.campaign("november").State == campaign.CompletedWithFailures })
+	look()
 }

@@ -48,7 +48,7 @@ func TestEverySettingIsExplained(t *testing.T) {
 var sectionWords = map[string]string{
 	"redis": "Redis", "keys": "Sealing keys", "admin": "The worker's own HTTP server", "status": "How long records are kept",
 	"enqueue": "Accepting messages", "campaigns": "Campaigns", "worker": "The worker's process", "dashboard": "The dashboard",
-	"log": "The log", "providers": "Each provider",
+	"log": "The log", "tracing": "Traces", "providers": "Each provider",
 }
 
 func page() string {
