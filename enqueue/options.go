@@ -54,8 +54,9 @@ func MaxAttempts(n int) Option { return func(o *options) { o.maxAttempts = n } }
 // everybody who looks into Redis can read.
 func Campaign(id string) Option { return func(o *options) { o.campaign = id } }
 
-// Trace carries a W3C trace context (traceparent, tracestate) to the worker.
-// Other headers are left out: they travel in the clear, and baggage names people.
+// Trace carries a W3C trace context (traceparent, tracestate) to the worker; see
+// package oteltrace for apps with OpenTelemetry. What is no trace context is left
+// out, and so are other headers: they travel in the clear, and baggage names people.
 func Trace(headers map[string]string) Option { return func(o *options) { o.trace = headers } }
 
 // Identity is what whoever queues a message knows of it already, so that the message
@@ -150,20 +151,40 @@ func newOptions(opts []Option, now time.Time) (options, error) {
 }
 
 // traceContext picks the trace context out of headers. What is malformed is left
-// out as well: a code is worth more than its trace.
+// out as well: a code is worth more than its trace. There is no tracestate without
+// a traceparent.
 func traceContext(headers map[string]string) map[string]string {
 	var out map[string]string
 	for name, value := range headers {
 		name = strings.ToLower(name)
-		if name != "traceparent" && name != "tracestate" || len(value) > maxTraceLength || !utf8.ValidString(value) {
-			continue
+		if name == "traceparent" && isTraceparent(value) || name == "tracestate" && len(value) <= maxTraceLength && utf8.ValidString(value) {
+			if out == nil {
+				out = map[string]string{}
+			}
+			out[name] = value
 		}
-		if out == nil {
-			out = map[string]string{}
-		}
-		out[name] = value
+	}
+	if out["traceparent"] == "" {
+		return nil
 	}
 	return out
+}
+
+// isTraceparent reports whether s is version, trace, parent and flags in small
+// hexadecimal digits, and a later version's additions, if any, no more than those.
+// It is readable in Redis, so a text of another kind must not pass for it.
+func isTraceparent(s string) bool {
+	const form = "00-00000000000000000000000000000000-0000000000000000-00"
+	if len(s) < len(form) || len(s) > maxTraceLength || len(s) > len(form) && (s[:2] == "00" || s[len(form)] != '-') {
+		return false
+	}
+	for i := range len(s) {
+		hex := '0' <= s[i] && s[i] <= '9' || 'a' <= s[i] && s[i] <= 'f'
+		if dash := i < len(form) && form[i] == '-'; dash != (s[i] == '-') && i < len(form) || !hex && s[i] != '-' {
+			return false
+		}
+	}
+	return true
 }
 
 // notAfter is the deadline of a message that is made now.

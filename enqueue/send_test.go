@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
@@ -199,9 +200,24 @@ func TestOptionsArriveOnTheTask(t *testing.T) {
 
 func TestATraceThatCannotTravelIsLeftOut(t *testing.T) {
 	r := newRig(t)
-	receipt := r.send(Trace(map[string]string{"traceparent": "\xff", "tracestate": strings.Repeat("x", 513)}))
-	if h := r.task(receipt.ID, tasks.Interactive).Headers; len(h) != 0 {
-		t.Errorf("headers = %v, want none", h)
+	const parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+	long := strings.Repeat("x", 513)
+	for name, c := range map[string]struct{ headers, want map[string]string }{
+		"not UTF-8, and too long":           {map[string]string{"traceparent": "\xff", "tracestate": long}, nil},
+		"a person in place of a trace":      {map[string]string{"traceparent": "maria.souza@example.com"}, nil},
+		"a person in the trace":             {map[string]string{"traceparent": "00-maria.souza.at.example.com.abcd-00f067aa0ba902b7-01"}, nil},
+		"a person behind the trace":         {map[string]string{"traceparent": parent + "-maria"}, nil},
+		"more than version 0 has":           {map[string]string{"traceparent": parent + "-00"}, nil},
+		"a tracestate alone":                {map[string]string{"tracestate": "a=b"}, nil},
+		"a tracestate that is too long":     {map[string]string{"traceparent": parent, "tracestate": long}, map[string]string{"traceparent": parent}},
+		"a later version with more to it":   {map[string]string{"traceparent": "01" + parent[2:] + "-0a"}, map[string]string{"traceparent": "01" + parent[2:] + "-0a"}},
+		"a later version, and a person too": {map[string]string{"traceparent": "01" + parent[2:] + "-maria"}, nil},
+		"capital letters":                   {map[string]string{"traceparent": strings.ToUpper(parent)}, nil},
+	} {
+		receipt := r.send(Trace(c.headers))
+		if diff := cmp.Diff(c.want, r.task(receipt.ID, tasks.Interactive).Headers, cmpopts.EquateEmpty()); diff != "" {
+			t.Errorf("%s: headers (-want +got):\n%s", name, diff)
+		}
 	}
 }
 
