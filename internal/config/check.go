@@ -26,6 +26,9 @@ func (l *loader) checkAll() {
 		l.at("admin.listen", "%s", message)
 	}
 	l.checkDashboard(l.config.Dashboard)
+	if message := checkBaseURL(l.config.Tracing.Endpoint); message != "" {
+		l.at("tracing.endpoint", "%s", message)
+	}
 	l.checkKeys()
 	for _, d := range l.defs {
 		l.checkProvider(d, l.providers[d.Name])

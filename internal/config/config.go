@@ -29,6 +29,7 @@ type Config struct {
 	Worker    Worker              `key:"worker"`
 	Dashboard Dashboard           `key:"dashboard"`
 	Log       Log                 `key:"log"`
+	Tracing   Tracing             `key:"tracing"`
 	Providers map[string]Provider `key:"providers"`
 }
 
@@ -88,6 +89,12 @@ type Dashboard struct {
 type Log struct {
 	Level  string `key:"level" default:"info" oneof:"trace|debug|info|warn|error" doc:"Least severe line that is written."`
 	Format string `key:"format" default:"auto" oneof:"auto|json|console" doc:"How a line looks; auto is console on a terminal and JSON elsewhere."`
+}
+
+// Tracing is about OpenTelemetry spans. They name no person.
+type Tracing struct {
+	Endpoint    string  `key:"endpoint" doc:"Collector that takes OTLP over HTTP, such as http://127.0.0.1:4318; without a path, /v1/traces is asked. Empty turns tracing off."`
+	SampleRatio float64 `key:"sample_ratio" default:"1" min:"0" max:"1" doc:"Share of messages that are traced when their app has not decided that."`
 }
 
 // Provider is one provider's part. Every provider of the definitions has one.

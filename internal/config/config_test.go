@@ -73,6 +73,7 @@ func defaultConfig() Config {
 		Status:    Status{Retention: 72 * time.Hour, DeadRetention: 720 * time.Hour},
 		Enqueue:   Enqueue{IdempotencyWindow: 24 * time.Hour},
 		Campaigns: Campaigns{Retention: 168 * time.Hour},
+		Tracing:   Tracing{SampleRatio: 1},
 		Worker:    Worker{ShutdownTimeout: 30 * time.Second},
 		Dashboard: Dashboard{Listen: "127.0.0.1:8080"},
 		Log:       Log{Level: "info", Format: "auto"},
@@ -103,6 +104,7 @@ func TestEveryKeyOfAFileIsRead(t *testing.T) {
 	want.Status = Status{Retention: time.Hour, DeadRetention: 48 * time.Hour}
 	want.Enqueue.IdempotencyWindow = 90 * time.Minute
 	want.Campaigns.Retention = 240 * time.Hour
+	want.Tracing = Tracing{Endpoint: "http://collector.example:4318", SampleRatio: 0.25}
 	want.Worker.ShutdownTimeout = 45 * time.Second
 	want.Dashboard = Dashboard{
 		Listen: "10.1.2.3:8443", Users: "ana:$2y$10$hunter2\nrui:$2y$10$hunter2",
