@@ -41,6 +41,7 @@ var layout = []folderRule{
 	{folder: "status", may: []string{"tasks", "internal/coalesce", "internal/redisscript"}},
 	{folder: "status/statustest", may: []string{"status", "tasks"}},
 	{folder: "enqueue", may: []string{"tasks", "status", "providers", "internal/redisconn", "internal/asynqredis", "internal/redisscript", "internal/coalesce", "internal/secret"}},
+	{folder: "enqueue/oteltrace", may: []string{"enqueue"}},
 	{folder: "enqueue/campaign", may: []string{"enqueue", "enqueue/campaign/rows", "tasks", "status", "providers"}},
 	{folder: "enqueue/campaign/rows", may: []string{"tasks", "status", "providers"}},
 
@@ -72,6 +73,8 @@ var layout = []folderRule{
 	{folder: "internal/dashboard", may: []string{"worker", "enqueue/campaign", "internal/overview", "internal/backlog", "internal/secret", "tasks", "status", "providers"}},
 	// Tests alone: they build and run the command itself.
 	{folder: "internal/chaos"},
+	// Spans of what it is told: it knows no message.
+	{folder: "internal/tracing"},
 	{folder: "internal/metrics", may: []string{"internal/secret", "internal/backlog", "tasks", "status", "providers"}},
 
 	{folder: "deploy"},
@@ -233,7 +236,7 @@ func TestAnAppThatEnqueuesPullsInNoWorkerCode(t *testing.T) {
 	unwanted := []string{
 		module + "/worker", module + "/cmd", module + "/internal/config", module + "/providers/all",
 		"github.com/sony/gobreaker", "github.com/spf13/cobra", "github.com/knadh/koanf", "github.com/goccy/go-yaml",
-		"github.com/alicebob/miniredis", "github.com/prometheus/client_golang", "github.com/jedib0t/go-pretty", "testing",
+		"github.com/alicebob/miniredis", "github.com/prometheus/client_golang", "github.com/jedib0t/go-pretty", "go.opentelemetry.io", "testing",
 	}
 	for _, dep := range dependencies(t, "./enqueue") {
 		for _, u := range unwanted {
