@@ -14,6 +14,7 @@ type attempt struct {
 	taskID    string
 	messageID string
 	payload   []byte
+	headers   map[string]string // the task's
 	started   time.Time
 	suspect   bool // between [suspects] begin and clear
 

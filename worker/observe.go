@@ -46,6 +46,11 @@ func (p *pipeline) observe(a *attempt, v *verdict) {
 	if a.message.Campaign != "" {
 		e = e.Str("campaign", a.message.Campaign)
 	}
+	if e.Enabled() {
+		if id := p.tracer.TraceID(a.message.ID, a.headers); id != "" {
+			e = e.Str("trace_id", id)
+		}
+	}
 	if v.err != nil {
 		e = e.AnErr("error", v.err)
 	}

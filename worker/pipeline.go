@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/otpq/otpq/internal/metrics"
+	"github.com/otpq/otpq/internal/tracing"
 	"github.com/otpq/otpq/providers"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/tasks"
@@ -31,6 +32,7 @@ type pipeline struct {
 	suspects *suspects
 	worker   string // the id of this worker
 	metrics  *metrics.Worker
+	tracer   *tracing.Tracer // nil when it is off
 	log      zerolog.Logger
 	now      func() time.Time
 }
@@ -68,13 +70,14 @@ func (p *pipeline) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	defer p.memory.end(a.messageID)
 	v := p.run(ctx, a)      // decide what becomes of the message
 	v = p.record(ctx, a, v) // tell the status store
+	p.trace(a, v)           // tell the tracer
 	p.observe(a, v)         // tell the metrics and the log
 	return settle(v)        // tell asynq
 }
 
 func (p *pipeline) newAttempt(ctx context.Context, t *asynq.Task) *attempt {
 	id, _ := asynq.GetTaskID(ctx)
-	return &attempt{taskID: id, messageID: tasks.MessageID(id), payload: t.Payload(), started: p.now()}
+	return &attempt{taskID: id, messageID: tasks.MessageID(id), payload: t.Payload(), headers: t.Headers(), started: p.now()}
 }
 
 // run takes the attempt through the steps until one of them ends it. A panic
@@ -263,9 +266,13 @@ func (p *pipeline) record(ctx context.Context, a *attempt, v *verdict) *verdict 
 	return instead(v, again(ReasonBusy, p.now().Add(abandonedAfter), err))
 }
 
-// instead gives a verdict that takes another's place the other's step.
+// instead gives a verdict that takes another's place the other's step, and the
+// outcome of its request when it has none of its own to write.
 func instead(of, v *verdict) *verdict {
 	v.step = of.step
+	if v.write == writeNothing {
+		v.outcome = of.outcome
+	}
 	return v
 }
 

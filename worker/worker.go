@@ -17,6 +17,7 @@ import (
 
 	"github.com/otpq/otpq/internal/asynqredis"
 	"github.com/otpq/otpq/internal/metrics"
+	"github.com/otpq/otpq/internal/tracing"
 	"github.com/otpq/otpq/providers"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/tasks"
@@ -53,7 +54,9 @@ type Config struct {
 	ShutdownTimeout time.Duration
 	// Metrics may be nil.
 	Metrics *metrics.Worker
-	Log     zerolog.Logger
+	// Tracer is nil when there is none. It outlives the Worker.
+	Tracer *tracing.Tracer
+	Log    zerolog.Logger
 }
 
 // DefaultShutdownTimeout is enough for the longest provider timeout that fits.
@@ -139,7 +142,7 @@ func (w *Worker) addProvider(cfg ProviderConfig) error {
 		p := &pipeline{
 			cfg: cfg, lane: lane, keys: w.cfg.Keys, store: w.cfg.Store,
 			limiter: limiter, breaker: breaker, results: w.results, memory: w.memory, suspects: w.suspects,
-			worker: w.recovery.self, metrics: w.cfg.Metrics, log: w.cfg.Log, now: time.Now,
+			worker: w.recovery.self, metrics: w.cfg.Metrics, tracer: w.cfg.Tracer, log: w.cfg.Log, now: time.Now,
 		}
 		w.handlers = append(w.handlers, p)
 		for _, queue := range tasks.Queues(cfg.Name, lane, cfg.Queues) {
