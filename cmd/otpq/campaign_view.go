@@ -33,7 +33,7 @@ type campaignView struct {
 	last  campaign.Campaign
 	note  string
 	at    time.Time
-	lines int // drawn on a terminal, to draw over
+	drawn redrawn
 }
 
 // show shows the campaign as it is now, with a note of who shows it.
@@ -109,20 +109,7 @@ func (v *campaignView) draw(c campaign.Campaign, note string) error {
 	if note != "" {
 		lines = append(lines, note)
 	}
-	var b strings.Builder
-	if v.lines > 0 {
-		fmt.Fprintf(&b, "\x1b[%dA\x1b[J", v.lines) // up to its first line, and clear below
-	}
-	width := terminalWidth(v.w)
-	for _, line := range lines {
-		if width > 0 { // a line that wraps would be two, and the next drawing start too low
-			line = text.Snip(line, width-1, "…")
-		}
-		b.WriteString(line + "\n")
-	}
-	v.lines = len(lines)
-	_, err := io.WriteString(v.w, b.String())
-	return err
+	return v.drawn.draw(v.w, lines)
 }
 
 // watchCampaign shows a campaign until it is over.

@@ -211,7 +211,7 @@ func (d *dev) drawTable() func([]sample) {
 	return func(list []sample) {
 		t := d.table("provider", "sample", "state")
 		// A line that wraps would be two, and the next table start too low.
-		t.Style().Size.WidthMax = terminalWidth(d.out)
+		t.Style().Size.WidthMax, _ = terminalSize(d.out)
 		for _, sm := range list {
 			state := "…"
 			if sm.record.ID != "" {

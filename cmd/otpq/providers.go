@@ -19,16 +19,28 @@ import (
 )
 
 func (a *app) providersCommand() *cobra.Command {
-	return &cobra.Command{
+	var watch bool
+	interval := time.Second
+	cmd := &cobra.Command{
 		Use:   "providers",
 		Short: "Show each provider's limits, breaker, lanes, backlog and oldest waiting",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch {
+			case !watch && cmd.Flags().Changed("interval"):
+				return usagef("--interval needs --watch")
+			case interval < shortestWatch:
+				return usagef("--interval must be at least %s", shortestWatch)
+			}
 			_, rdb, cfg, err := a.reader()
 			if err != nil {
 				return err
 			}
 			defer rdb.Close()
+			if watch {
+				w := &providersWatch{a: a, read: func(ctx context.Context) ([]overview.Provider, error) { return viewProviders(ctx, cfg, rdb) }}
+				return w.run(cmd.Context(), interval)
+			}
 			ctx, cancel := withTimeout(cmd.Context())
 			defer cancel()
 			views, err := viewProviders(ctx, cfg, rdb)
@@ -42,6 +54,9 @@ func (a *app) providersCommand() *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&watch, "watch", false, "show it again and again until Ctrl-C, in place on a terminal")
+	cmd.Flags().DurationVar(&interval, "interval", interval, "how often --watch looks")
+	return cmd
 }
 
 func viewProviders(ctx context.Context, cfg config.Config, rdb redis.UniversalClient) ([]overview.Provider, error) {

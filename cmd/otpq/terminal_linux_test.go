@@ -105,3 +105,10 @@ func TestDevDrawsItsTableOverItself(t *testing.T) {
 		t.Errorf("the last table has a sample that is not at its end:\n%s", last())
 	}
 }
+
+func setSize(t *testing.T, tty *os.File, rows, columns uint16) {
+	t.Helper()
+	if err := unix.IoctlSetWinsize(int(tty.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: columns}); err != nil {
+		t.Fatal(err)
+	}
+}

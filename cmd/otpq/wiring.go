@@ -145,17 +145,17 @@ func isTerminal(w any) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// terminalWidth is how many columns the terminal behind w has, or 0.
-func terminalWidth(w any) int {
+// terminalSize is how many columns and rows the terminal behind w has, or 0.
+func terminalSize(w any) (width, height int) {
 	f, ok := w.(*os.File)
 	if !ok {
-		return 0
+		return 0, 0
 	}
-	width, _, err := term.GetSize(int(f.Fd()))
+	width, height, err := term.GetSize(int(f.Fd()))
 	if err != nil {
-		return 0
+		return 0, 0
 	}
-	return width
+	return width, height
 }
 
 // colours reports whether output to w may have colour; see https://no-color.org.
@@ -164,6 +164,9 @@ func (a *app) colours(w any) bool {
 		if e == "TERM=dumb" || len(e) > len("NO_COLOR=") && e[:len("NO_COLOR=")] == "NO_COLOR=" {
 			return false
 		}
+	}
+	if d, ok := w.(*drawing); ok {
+		return d.colours
 	}
 	return isTerminal(w)
 }
