@@ -20,20 +20,12 @@ import (
 	"github.com/otpq/otpq/worker"
 )
 
-// adminHandler serves /healthz (the worker's loops live), /readyz (Redis
-// answers) and /metrics.
-func adminHandler(w *worker.Worker, rdb redis.UniversalClient, registry *prometheus.Registry) http.Handler {
+// adminHandler serves /healthz (the worker's loops live), /readyz (it has all that
+// it needs) and /metrics.
+func adminHandler(w *worker.Worker, ready http.Handler, registry *prometheus.Registry) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { answer(rw, w.Healthy()) })
-	mux.HandleFunc("GET /readyz", func(rw http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), time.Second)
-		defer cancel()
-		if err := rdb.Ping(ctx).Err(); err != nil {
-			answer(rw, fmt.Errorf("redis does not answer: %w", err))
-			return
-		}
-		answer(rw, w.Healthy())
-	})
+	mux.Handle("GET /readyz", ready)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	return mux
 }

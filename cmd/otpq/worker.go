@@ -66,6 +66,11 @@ func runWorker(ctx context.Context, cfg config.Config, log zerolog.Logger) error
 		return err
 	}
 	defer rdb.Close() // after Shutdown has returned: asynq panics otherwise
+	tracer, err := openTracer(ctx, cfg.Tracing, true, log)
+	if err != nil {
+		return err
+	}
+	defer closeTracer(tracer, workerFlush, log)
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -73,7 +78,7 @@ func runWorker(ctx context.Context, cfg config.Config, log zerolog.Logger) error
 	store := openStore(cfg, rdb)
 	w, err := worker.New(worker.Config{
 		Redis: rdb, Keys: ring, Store: store, Providers: on,
-		ShutdownTimeout: cfg.Worker.ShutdownTimeout, Metrics: metrics.NewWorker(registry), Log: log,
+		ShutdownTimeout: cfg.Worker.ShutdownTimeout, Metrics: metrics.NewWorker(registry), Tracer: tracer, Log: log,
 	})
 	if err != nil {
 		return err
@@ -82,7 +87,8 @@ func runWorker(ctx context.Context, cfg config.Config, log zerolog.Logger) error
 	registry.MustRegister(queueMetrics(rdb, store))
 	// First, so that a taken address ends the worker before it has messages in
 	// hand, and so that /readyz tells what a worker waits for.
-	stopAdmin, err := serveAdmin(cfg.Admin.Listen, adminHandler(w, rdb, registry), log)
+	ready := newReadiness(cfg, on, off, ring, rdb, w.Healthy)
+	stopAdmin, err := serveAdmin(cfg.Admin.Listen, adminHandler(w, ready, registry), log)
 	if err != nil {
 		return err
 	}
