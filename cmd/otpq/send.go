@@ -9,11 +9,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"github.com/otpq/otpq/enqueue"
+	"github.com/otpq/otpq/enqueue/oteltrace"
 	"github.com/otpq/otpq/internal/config"
 	"github.com/otpq/otpq/internal/overview"
+	"github.com/otpq/otpq/providers"
 	"github.com/otpq/otpq/providers/all"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/tasks"
@@ -73,7 +76,8 @@ func (a *app) sendCommand() *cobra.Command {
 			defer client.Close()
 			ctx, cancel := withTimeout(cmd.Context())
 			defer cancel()
-			receipt, err := client.Send(ctx, req, opts...)
+			receipt, done, err := a.sendTraced(ctx, cfg, client, req, tasks.Lane(lane), opts)
+			defer done()
 			if err != nil {
 				return sendError(err)
 			}
@@ -92,6 +96,38 @@ func (a *app) sendCommand() *cobra.Command {
 	f.IntVar(&maxAttempts, "max-attempts", 0, "attempts for this message (default: the worker's retry.max_attempts)")
 	f.BoolVar(&wait, "wait", false, "wait for the message's end; exit 0 only when it was accepted")
 	return cmd
+}
+
+// sendTraced is Send with a span of its own, where tracing is on, that the worker's
+// come below. Done hands it over: after the id is printed, because a collector may
+// be slow.
+func (a *app) sendTraced(ctx context.Context, cfg config.Config, client *enqueue.Client, req providers.Request, lane tasks.Lane, opts []enqueue.Option) (r enqueue.Receipt, done func(), err error) {
+	tracer, err := openTracer(ctx, cfg.Tracing, false, zerolog.Nop())
+	if err != nil {
+		return r, func() {}, err
+	}
+	ctx, span := tracer.Send(ctx, req.ProviderName(), string(lane), tasks.QueueName(req.ProviderName(), lane))
+	if tracer != nil {
+		opts = append(opts, oteltrace.FromContext(ctx))
+	}
+	r, err = client.Send(ctx, req, opts...)
+	span.Done(r.ID, wordFor(err))
+	return r, func() { closeTracer(tracer, commandFlush, zerolog.Nop()) }, err
+}
+
+// wordFor is why a message was not queued, without anything of the message.
+func wordFor(err error) string {
+	var option *enqueue.OptionError
+	var unavailable *enqueue.UnavailableError
+	switch {
+	case err == nil:
+		return ""
+	case errors.As(err, &unavailable):
+		return "redis_unavailable"
+	case errors.As(err, &option):
+		return "invalid_option"
+	}
+	return "invalid_request"
 }
 
 // optionFlags are the flags of enqueue's options.
