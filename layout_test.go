@@ -70,7 +70,7 @@ var layout = []folderRule{
 	// Worker, because the workers themselves tell how the breakers are.
 	{folder: "internal/overview", may: []string{"internal/backlog", "tasks", "worker"}},
 	// Not enqueue: replaying is for the command to wire.
-	{folder: "internal/dashboard", may: []string{"worker", "enqueue/campaign", "internal/overview", "internal/backlog", "internal/secret", "tasks", "status", "providers"}},
+	{folder: "internal/dashboard", may: []string{"worker", "enqueue/campaign", "internal/overview", "internal/backlog", "internal/metrics", "internal/secret", "tasks", "status", "providers"}},
 	// Tests alone: they build and run the command itself.
 	{folder: "internal/chaos"},
 	// Spans of what it is told: it knows no message.

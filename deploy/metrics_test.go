@@ -1,12 +1,16 @@
 package deploy_test
 
 import (
+	"encoding/json"
 	"flag"
 	"os"
+	"regexp"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/otpq/otpq/enqueue/campaign"
+	dash "github.com/otpq/otpq/internal/dashboard"
 	"github.com/otpq/otpq/internal/metrics"
 	"github.com/otpq/otpq/providers"
 	"github.com/otpq/otpq/providers/all"
@@ -31,6 +35,19 @@ func TestTheMetricsReferenceIsUpToDate(t *testing.T) {
 	for _, s := range status.States() {
 		if s.Terminal() && s != status.Canceled {
 			values["state"] = append(values["state"], string(s))
+		}
+	}
+	values["part"] = dash.Parts()
+	values["reason of a campaign"] = []string{
+		campaign.ReasonOperator, campaign.ReasonQuietHours, campaign.ReasonBreakerOpen, campaign.ReasonFailures,
+	}
+	counts, err := json.Marshal(campaign.Counts{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`"(\w+)"`).FindAllStringSubmatch(string(counts), -1) {
+		if m[1] != "rows" {
+			values["state of a campaign's rows"] = append(values["state of a campaign's rows"], m[1])
 		}
 	}
 	const file = "../docs/metrics.md"

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/otpq/otpq/enqueue/campaign"
 	"github.com/otpq/otpq/internal/metrics"
 	"github.com/otpq/otpq/providers/all"
 	"github.com/otpq/otpq/status"
@@ -41,6 +42,36 @@ func queueMetrics(rdb redis.UniversalClient, store *status.Redis) *metrics.Queue
 		Workers: func(ctx context.Context) (int, error) {
 			list, err := worker.Workers(ctx, rdb)
 			return len(list), err
+		},
+	}
+}
+
+// campaignMetrics are those of campaigns.
+func campaignMetrics(all *campaign.Control) *metrics.Campaigns {
+	list := func(ctx context.Context) ([]metrics.Campaign, error) {
+		found, err := all.List(ctx)
+		if err != nil {
+			return nil, err
+		}
+		out := make([]metrics.Campaign, 0, len(found))
+		for _, each := range found {
+			out = append(out, campaignMetric(each))
+		}
+		return out, nil
+	}
+	return &metrics.Campaigns{List: list, Reasons: []string{
+		campaign.ReasonOperator, campaign.ReasonQuietHours, campaign.ReasonBreakerOpen, campaign.ReasonFailures,
+	}}
+}
+
+func campaignMetric(c campaign.Campaign) metrics.Campaign {
+	n := c.Counts
+	return metrics.Campaign{
+		ID: c.ID, Provider: c.Provider, Reason: c.Reason, RatePerSecond: c.RatePerSecond, Over: c.State.Over(), Ended: c.CompletedAt,
+		Rows: map[string]int64{
+			"invalid": n.Invalid, "duplicate": n.Duplicate, "waiting": n.Waiting, "queued": n.Queued, "sending": n.Sending,
+			"deferred": n.Deferred, "accepted": n.Accepted, "rejected": n.Rejected, "exhausted": n.Exhausted,
+			"unknown": n.Unknown, "expired": n.Expired, "canceled": n.Canceled,
 		},
 	}
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/otpq/otpq/enqueue/campaign"
 	"github.com/otpq/otpq/internal/config"
 	"github.com/otpq/otpq/internal/dashboard"
+	"github.com/otpq/otpq/internal/metrics"
 	"github.com/otpq/otpq/internal/redisconn"
 	"github.com/otpq/otpq/status"
 )
@@ -86,9 +87,20 @@ func runDashboard(ctx context.Context, cfg config.Config, write bool, log zerolo
 	defer rdb.Close()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	store := openStore(cfg, rdb)
+	campaigns := campaign.NewControl(campaignConfig(cfg, rdb))
+	registry.MustRegister(queueMetrics(rdb, store), campaignMetrics(campaigns))
+	errs := metrics.RedisErrors(registry)
+	rdb.AddHook(errs)
 	c := dashboard.Config{
-		Redis: rdb, Records: openStore(cfg, rdb), Providers: providerSettings(cfg), Campaigns: campaign.NewControl(campaignConfig(cfg, rdb)), Auth: auth,
-		OpenRedis:  func() (redis.UniversalClient, error) { return openRedis(cfg, "otpq-asynqmon", 0) },
+		Redis: rdb, Records: store, Providers: providerSettings(cfg), Campaigns: campaigns, Auth: auth,
+		OpenRedis: func() (redis.UniversalClient, error) {
+			asynqmon, err := openRedis(cfg, "otpq-asynqmon", 0)
+			if err == nil {
+				asynqmon.AddHook(errs)
+			}
+			return asynqmon, err
+		},
 		Prometheus: cfg.Dashboard.Prometheus, Registry: registry, Version: version(), Log: log,
 	}
 	if write {
@@ -97,7 +109,7 @@ func runDashboard(ctx context.Context, cfg config.Config, write bool, log zerolo
 			return err
 		}
 		defer client.Close()
-		c.Act = deadActions{client, openStore(cfg, rdb)}
+		c.Act = deadActions{client, store}
 	}
 	d, err := dashboard.New(c)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
+	"github.com/otpq/otpq/enqueue/campaign"
 	"github.com/otpq/otpq/internal/config"
 	"github.com/otpq/otpq/internal/metrics"
 	"github.com/otpq/otpq/internal/redisconn"
@@ -84,7 +85,7 @@ func runWorker(ctx context.Context, cfg config.Config, log zerolog.Logger) error
 		return err
 	}
 	rdb.AddHook(metrics.RedisErrors(registry)) // below the worker's, which tries again
-	registry.MustRegister(queueMetrics(rdb, store))
+	registry.MustRegister(queueMetrics(rdb, store), campaignMetrics(campaign.NewControl(campaignConfig(cfg, rdb))))
 	// First, so that a taken address ends the worker before it has messages in
 	// hand, and so that /readyz tells what a worker waits for.
 	ready := newReadiness(cfg, on, off, ring, rdb, w.Healthy)

@@ -18,6 +18,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 
+	"github.com/otpq/otpq/internal/metrics"
 	"github.com/otpq/otpq/internal/overview"
 	"github.com/otpq/otpq/status"
 )
@@ -63,10 +64,10 @@ type Act interface {
 
 // Dashboard serves the pages. It is safe for concurrent use.
 type Dashboard struct {
-	cfg     Config
-	monitor *monitor
-	gate    *gate
-	metrics *metrics
+	cfg      Config
+	monitor  *monitor
+	gate     *gate
+	requests requests
 }
 
 // New makes a Dashboard. It does not connect to Redis. It fails when the users
@@ -83,7 +84,8 @@ func New(cfg Config) (*Dashboard, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Dashboard{cfg: cfg, monitor: m, gate: g, metrics: newMetrics(cfg.Registry, cfg.Version)}, nil
+	metrics.Build(cfg.Registry, cfg.Version)
+	return &Dashboard{cfg: cfg, monitor: m, gate: g, requests: requests{metrics.NewDashboard(cfg.Registry)}}, nil
 }
 
 // Close ends the connections that the Dashboard opened. Call it after the server
@@ -112,7 +114,7 @@ func (d *Dashboard) Handler() http.Handler {
 	// Every browser sends these, so a page of another site cannot act for whoever
 	// is signed in here.
 	outside.Handle("/", d.gate.guard(http.NewCrossOriginProtection().Handler(inside)))
-	return d.metrics.count(secure(outside))
+	return d.requests.count(secure(outside))
 }
 
 // answer tells a probe yes, or what is wrong.

@@ -186,7 +186,7 @@ func TestProbesAndMetricsAreOutsideTheGate(t *testing.T) {
 	r.get("/deliveries", func(q *http.Request) { q.SetBasicAuth("ana", "correct horse battery") }).want(t, http.StatusOK, "Signed in as ana")
 	r.get("/healthz").want(t, http.StatusOK, "ok")
 	r.get("/readyz").want(t, http.StatusOK, "ok")
-	r.get("/metrics").want(t, http.StatusOK, `otpq_build_info{go="go1`, `version="test"`,
+	r.get("/metrics").want(t, http.StatusOK, `otpq_build_info{goversion="go1`, `version="test"`,
 		`otpq_dashboard_requests_total{code="401",part="asynqmon_api"} 1`, `otpq_dashboard_requests_total{code="200",part="deliveries"} 1`)
 	r.redis.Stop()
 	r.get("/healthz").want(t, http.StatusOK)

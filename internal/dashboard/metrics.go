@@ -2,48 +2,49 @@ package dashboard
 
 import (
 	"net/http"
-	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// metrics are what the dashboard counts of itself. Labels are closed sets.
-type metrics struct {
-	requests *prometheus.CounterVec
+// requests counts what the dashboard is asked. Its labels are closed sets.
+type requests struct{ counted *prometheus.CounterVec }
+
+// parts are what a path can be for, by how it begins; [partOther] for another.
+var parts = []struct{ prefix, name string }{
+	{asynqmonRoot + "/api/", "asynqmon_api"}, {asynqmonRoot, "asynqmon"}, {deliveriesRoot, "deliveries"}, {assetsRoot, "assets"},
+	{"/healthz", "probe"}, {"/readyz", "probe"}, {"/metrics", "metrics"},
 }
 
-func newMetrics(r prometheus.Registerer, version string) *metrics {
-	m := &metrics{requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "otpq_dashboard_requests_total", Help: "Requests to the dashboard, by what they were for and how they were answered.",
-	}, []string{"part", "code"})}
-	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "otpq_build_info", Help: "Always 1; the labels say which otpq this is.",
-	}, []string{"version", "go"})
-	build.WithLabelValues(version, runtime.Version()).Set(1)
-	r.MustRegister(m.requests, build)
-	return m
+const partOther = "other"
+
+// Parts are what the label part of the metric can be.
+func Parts() []string {
+	out := []string{partOther}
+	for _, p := range parts {
+		out = append(out, p.name)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // partOf names what a path is for.
 func partOf(path string) string {
-	for _, part := range []struct{ prefix, name string }{
-		{asynqmonRoot + "/api/", "asynqmon_api"}, {asynqmonRoot, "asynqmon"}, {deliveriesRoot, "deliveries"}, {assetsRoot, "assets"},
-		{"/healthz", "probe"}, {"/readyz", "probe"}, {"/metrics", "metrics"},
-	} {
+	for _, part := range parts {
 		if strings.HasPrefix(path, part.prefix) {
 			return part.name
 		}
 	}
-	return "other"
+	return partOther
 }
 
-func (m *metrics) count(next http.Handler) http.Handler {
+func (q requests) count(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &counted{ResponseWriter: w, code: http.StatusOK}
 		next.ServeHTTP(c, r)
-		m.requests.WithLabelValues(partOf(r.URL.Path), strconv.Itoa(c.code)).Inc()
+		q.counted.WithLabelValues(partOf(r.URL.Path), strconv.Itoa(c.code)).Inc()
 	})
 }
 

@@ -1,5 +1,6 @@
-// Package metrics holds what a worker counts and what it reads from Redis, for
-// Prometheus. Labels are closed sets: no id and nothing of a person is ever one.
+// Package metrics holds what workers and dashboards count and what they read from
+// Redis, for Prometheus. Labels are closed sets but for a few campaigns' ids: no
+// message's id and nothing of a person is ever one.
 package metrics
 
 import (
@@ -51,6 +52,13 @@ func Build(r prometheus.Registerer, version string) {
 	info := buildSpec.gauge()
 	info.WithLabelValues(version, runtime.Version()).Set(1)
 	r.MustRegister(info)
+}
+
+// NewDashboard registers with r how many requests a dashboard had, by part and code.
+func NewDashboard(r prometheus.Registerer) *prometheus.CounterVec {
+	requests := dashboardSpec.counter()
+	r.MustRegister(requests)
+	return requests
 }
 
 // Vocabulary is what the labels of a lane's metrics can be.

@@ -14,15 +14,6 @@ import (
 	"github.com/otpq/otpq/tasks"
 )
 
-const (
-	// queuesFresh is for how long what was read is shown again: several
-	// Prometheuses, and people with curl, cost Redis no more than one.
-	queuesFresh = 5 * time.Second
-	// queuesTimeout bounds one look. A scrape is given ten seconds, mostly, and
-	// without Redis what a worker counts is wanted more than ever.
-	queuesTimeout = 2 * time.Second
-)
-
 // Queues shows what is in Redis: queues, dead letters, workers and memory. It is
 // safe for concurrent use.
 type Queues struct {
@@ -34,9 +25,7 @@ type Queues struct {
 	// Workers is how many live.
 	Workers func(context.Context) (int, error)
 
-	mu   sync.Mutex
-	at   time.Time
-	seen []prometheus.Metric
+	last looked
 }
 
 var _ prometheus.Collector = (*Queues)(nil)
@@ -71,19 +60,7 @@ func (q *Queues) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // Collect implements [prometheus.Collector].
-func (q *Queues) Collect(ch chan<- prometheus.Metric) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.at.IsZero() || time.Since(q.at) >= queuesFresh {
-		ctx, cancel := context.WithTimeout(context.Background(), queuesTimeout)
-		q.seen = q.look(ctx)
-		cancel()
-		q.at = time.Now()
-	}
-	for _, m := range q.seen {
-		ch <- m
-	}
-}
+func (q *Queues) Collect(ch chan<- prometheus.Metric) { q.last.collect(ch, q.look) }
 
 // look reads all there is. Old figures would pass for new ones, so what cannot be
 // read is left out.

@@ -194,7 +194,7 @@ func TestTwoScrapesAtOnceCostRedisOne(t *testing.T) {
 	if after := calls(t, rdb)["smembers"]; after != before {
 		t.Errorf("queues were listed: %s, then %s; want no second time", before, after)
 	}
-	q.at = q.at.Add(-queuesFresh)
+	q.last.at = q.last.at.Add(-lookedFresh)
 	series(t, q)
 	if after := calls(t, rdb)["smembers"]; after == before {
 		t.Error("what was seen is shown for ever")
@@ -208,7 +208,7 @@ func TestAHungRedisIsSaidToBeDownAndHoldsNoScrapeUp(t *testing.T) {
 	series(t, q)
 	s.Pause()
 	defer s.Resume()
-	q.at = q.at.Add(-queuesFresh)
+	q.last.at = q.last.at.Add(-lookedFresh)
 	if diff := cmp.Diff(map[string]float64{"otpq_redis_up{}": 0}, series(t, q)); diff != "" {
 		t.Errorf("series (-want +got):\n%s", diff)
 	}

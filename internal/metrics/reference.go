@@ -6,6 +6,12 @@ import (
 	"strings"
 )
 
+// Labels that have other values elsewhere, as [Reference] calls them.
+const (
+	campaignReason = "reason of a campaign"
+	campaignState  = "state of a campaign's rows"
+)
+
 // labelTexts explain the labels. What is in the list of values that [Reference] gets
 // is listed behind them.
 var labelTexts = []struct{ label, text string }{
@@ -13,9 +19,14 @@ var labelTexts = []struct{ label, text string }{
 	{"lane", "A lane."},
 	{"outcome", "What is known of a request after it was made."},
 	{"reason", "Why, in a word; empty for an accepted request, and `other` for a word that this version does not know."},
+	{campaignReason, "In `otpq_campaign_paused`: `operator` when somebody has paused it; it goes on by itself from the others."},
 	{"state", "In `otpq_messages_total` the state that the message ended in; elsewhere as the metric says."},
+	{campaignState, "In `otpq_campaign_rows`: `waiting` are not in the queue yet; `invalid` and `duplicate` are never sent."},
+	{"campaign", "A campaign's id, as `otpq campaign list` shows it."},
 	{"kind", "What was wrong."},
 	{"queue", "asynq's name of a queue: `otpq:PROVIDER:LANE`, and with a number behind it where a lane has several."},
+	{"part", "What a request to the dashboard was for."},
+	{"code", "The HTTP status of the answer."},
 	{"version", "The version of otpq, as `otpq --version` prints it."},
 	{"goversion", "The version of Go that it was built with."},
 }
@@ -26,8 +37,9 @@ func Reference(values map[string][]string) string {
 	var b strings.Builder
 	b.WriteString("# Metrics\n\n" +
 		"<!-- Generated from internal/metrics; `go test ./deploy -run TestTheMetricsReference -update` writes it. -->\n\n" +
-		"A worker serves these on `/metrics` at `admin.listen`, with Go's own (`go_…`) and the process's\n" +
-		"(`process_…`) beside them. Labels are closed sets. What may happen is there at zero before it does.\n")
+		"A worker serves these on `/metrics` at `admin.listen`, a dashboard those that are not a worker's own at\n" +
+		"`dashboard.listen`, with Go's own (`go_…`) and the process's (`process_…`) beside them. Labels are closed\n" +
+		"sets, but for the ids of campaigns. What may happen is there at zero before it does.\n")
 	for _, s := range sections {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| metric | type | labels | meaning |\n|---|---|---|---|\n", s.title, s.text)
 		for _, m := range s.specs {
@@ -40,7 +52,11 @@ func Reference(values map[string][]string) string {
 		if l.label == "kind" {
 			list = redisKinds()
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", l.label, l.text, ticked(list))
+		name, rest, _ := strings.Cut(l.label, " ")
+		if rest != "" {
+			rest = " " + rest
+		}
+		fmt.Fprintf(&b, "| `%s`%s | %s | %s |\n", name, rest, l.text, ticked(list))
 	}
 	return b.String()
 }
@@ -60,10 +76,14 @@ func ticked(words []string) string {
 	return strings.Join(out, ", ")
 }
 
-// Names lists the metrics that [Reference] describes, with their types.
-func Names() map[string]string {
+// Names lists the metrics that [Reference] describes, with their types: those that any
+// of the processes serves.
+func Names(by ...Process) map[string]string {
 	out := map[string]string{}
 	for _, s := range sections {
+		if !slices.ContainsFunc(s.by, func(p Process) bool { return slices.Contains(by, p) }) {
+			continue
+		}
 		for _, m := range s.specs {
 			out[m.name] = string(m.kind)
 		}

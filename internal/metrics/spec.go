@@ -119,24 +119,60 @@ var (
 		help: "1 when the queue is paused."}
 )
 
-// section is a part of [Reference]. A further group of metrics, such as one for
-// campaigns, is a section more.
+// The metrics of campaigns. Every worker tells the same.
+var (
+	campaignRowsSpec = spec{name: "otpq_campaign_rows", kind: gaugeKind, labels: []string{"campaign", "provider", "state"},
+		help: "Rows of a campaign, each counted in one state; of those campaigns that are not over or ended within the last hour, the newest 20 at most."}
+	campaignPausedSpec = spec{name: "otpq_campaign_paused", kind: gaugeKind, labels: []string{"campaign", "reason"},
+		help: "1 for the reason why a campaign, of the same ones, feeds nothing though it is not over; 0 for the others."}
+	campaignRateSpec = spec{name: "otpq_campaign_rate_per_second", kind: gaugeKind, labels: []string{"campaign"},
+		help: "How many rows of a campaign, of the same ones, came to their end in each of the last seconds; 0 when nobody feeds it."}
+)
+
+// dashboardSpec is of the dashboard alone.
+var dashboardSpec = spec{name: "otpq_dashboard_requests_total", kind: counterKind, labels: []string{"part", "code"},
+	help: "Requests to the dashboard, by what they were for and how they were answered. A series begins with its first request."}
+
+// section is a part of [Reference].
 type section struct {
 	title, text string
+	by          []Process // that serve it
 	specs       []spec
 }
 
+// Process is a kind of process that serves metrics.
+type Process string
+
+const (
+	// WorkerProcess is `otpq worker`.
+	WorkerProcess Process = "worker"
+	// DashboardProcess is `otpq dashboard`.
+	DashboardProcess Process = "dashboard"
+)
+
+var (
+	workerAlone    = []Process{WorkerProcess}
+	dashboardAlone = []Process{DashboardProcess}
+	both           = []Process{WorkerProcess, DashboardProcess}
+)
+
 var sections = []section{
-	{"What a worker does", "Each worker counts for itself: add them up over all instances.", []spec{
+	{"What a worker does", "Each worker counts for itself: add them up over all instances.", workerAlone, []spec{
 		attemptsSpec, messagesSpec, deferralsSpec, durationSpec, acceptSpec, pickupSpec, limiterSpec,
-		inFlightSpec, slotsSpec, breakerSpec, takeoversSpec, redisErrorsSpec, buildSpec,
+		inFlightSpec, slotsSpec, breakerSpec, takeoversSpec,
 	}},
-	{"What is in Redis", "Every worker reads the same from Redis, at most once in five seconds and in constant time however much " +
-		"is queued: take the maximum over all instances, not the sum.", []spec{
+	{"What the dashboard does", "Each dashboard counts for itself.", dashboardAlone, []spec{dashboardSpec}},
+	{"What each process tells of itself", "Workers and dashboards, each of its own.", both, []spec{redisErrorsSpec, buildSpec}},
+	{"What is in Redis", "Every worker and dashboard reads the same from Redis, at most once in five seconds and in constant time " +
+		"however much is queued: take the maximum over all instances, not the sum.", both, []spec{
 		redisUpSpec, redisUsedSpec, redisMaxSpec, workersSpec, queueMessagesSpec, queueOldestSpec, queuePausedSpec, deadSpec,
 	}},
+	{"Campaigns", "Read from Redis in the same way: take the maximum over all instances here too. A campaign's id is the only " +
+		"label whose values are no closed set; that is why there are 20 at most, those that are not over before those that are.", both, []spec{
+		campaignRowsSpec, campaignPausedSpec, campaignRateSpec,
+	}},
 	{"asynq's own names", "The same queues under the names of asynq's own exporter, with its labels, so that Asynqmon's metrics " +
-		"view works. Take the maximum over all instances here too.", []spec{
+		"view works. Take the maximum over all instances here too.", both, []spec{
 		asynqTasksSpec, asynqSizeSpec, asynqLatencySpec, asynqMemorySpec, asynqProcessedSpec, asynqFailedSpec, asynqPausedSpec,
 	}},
 }
