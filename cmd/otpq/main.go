@@ -121,7 +121,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.AddCommand(
 		a.devCommand(), a.workerCommand(), a.sendCommand(), a.statusCommand(), a.cancelCommand(), a.deadCommand(),
 		a.campaignCommand(), a.providersCommand(), a.auditCommand(), a.sandboxCommand(), a.dashboardCommand(), a.checkCommand(),
-		a.keygenCommand(), a.versionCommand(),
+		a.probeCommand(), a.keygenCommand(), a.versionCommand(),
 	)
 	return root
 }

@@ -12,7 +12,7 @@ var commands = map[string][]string{
 	"dead list": nil, "dead show": {"ID"}, "dead replay": {"ID"}, "dead discard": {"ID"},
 	"campaign create": {"ID", "-", "--provider", "unimedbh"}, "campaign start": {"ID"}, "campaign pause": {"ID"}, "campaign resume": {"ID"},
 	"campaign cancel": {"ID"}, "campaign status": {"ID"}, "campaign list": nil, "campaign report": {"ID"}, "campaign retry-failed": {"ID"},
-	"providers": nil, "audit": nil, "sandbox": nil, "check": nil, "keygen": nil, "version": nil,
+	"providers": nil, "audit": nil, "sandbox": nil, "check": nil, "probe": {"http://127.0.0.1:9/"}, "keygen": nil, "version": nil,
 }
 
 func TestEveryCommandHasHelpAndRefusesWhatItDoesNotKnow(t *testing.T) {
