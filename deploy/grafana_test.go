@@ -151,7 +151,7 @@ func TestGrafanaIsProvisionedWithTheDashboardAndItsSource(t *testing.T) {
 			t.Errorf("variable %s asks for %q, which no worker serves", v.Name, unknown)
 		}
 	}
-	grafana := mustLoadCompose(t, keys).Services["grafana"]
+	grafana := mustLoadCompose(t, keys, users).Services["grafana"]
 	mounted := map[string]string{}
 	for _, v := range grafana.Volumes {
 		mounted[v.Target] = v.Source
@@ -165,7 +165,7 @@ func TestGrafanaIsProvisionedWithTheDashboardAndItsSource(t *testing.T) {
 			t.Errorf("grafana has %q on %s, want %s", mounted[target], target, want)
 		}
 	}
-	if m := regexp.MustCompile(`^http://([a-z]+):(\d+)$`).FindStringSubmatch(sources[0].URL); len(m) == 0 || mustLoadCompose(t, keys).Services[m[1]].Name == "" {
+	if m := regexp.MustCompile(`^http://([a-z]+):(\d+)$`).FindStringSubmatch(sources[0].URL); len(m) == 0 || mustLoadCompose(t, keys, users).Services[m[1]].Name == "" {
 		t.Errorf("the data source is at %s, which is no service of docker-compose.yml", sources[0].URL)
 	}
 }

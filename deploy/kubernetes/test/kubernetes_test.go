@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -33,6 +34,12 @@ var secrets = map[string]string{
 	"redis-url":       "redis://127.0.0.1:1/0",
 }
 
+// dashboardSecrets are those of the component dashboard, by the file and the key.
+var dashboardSecrets = map[string]struct{ key, value string }{
+	"dashboard-users":     {"users", "ana:$2a$04$bvIG6Nmid91Mu9RcmmWZfO5HJIMCT8riNW0hEp8f6/FuA2/mHZFpe\n"}, // password1
+	"dashboard-redis-url": {"redis-url", "redis://127.0.0.1:1/0"},
+}
+
 // cluster is all that an overlay builds.
 type cluster struct {
 	namespace  corev1.Namespace
@@ -44,6 +51,18 @@ type cluster struct {
 	secret     corev1.Secret
 	monitor    podMonitor
 	scaled     scaledObject
+	kinds      []string
+
+	dashboard *dashboard // nil without the component
+}
+
+// dashboard is what the component dashboard adds.
+type dashboard struct {
+	account    corev1.ServiceAccount
+	deployment appsv1.Deployment
+	network    networkingv1.NetworkPolicy
+	service    corev1.Service
+	secret     corev1.Secret
 	kinds      []string
 }
 
@@ -90,7 +109,11 @@ func build(t *testing.T, components ...string) *cluster {
 		}
 	}
 	overlay := filepath.Join(root, "overlays", "example")
-	for name, value := range secrets {
+	files := maps.Clone(secrets)
+	for name, s := range dashboardSecrets {
+		files[name] = s.value
+	}
+	for name, value := range files {
 		if err := os.WriteFile(filepath.Join(overlay, name), []byte(value), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -106,6 +129,15 @@ func build(t *testing.T, components ...string) *cluster {
 				t.Errorf("the example does not tell of the component %s", c)
 			}
 		}
+		if slices.Contains(components, "dashboard") { // as the end of the file says
+			for name, s := range dashboardSecrets {
+				if !strings.Contains(string(text), s.key+"="+name) {
+					t.Errorf("the example does not make the secret %s of %s", s.key, name)
+				}
+			}
+			head, tail, _ := strings.Cut(string(text), "# With the dashboard:")
+			text = []byte(head + "#" + strings.ReplaceAll(tail, "\n#  ", "\n  "))
+		}
 		text = append(text, "\ncomponents:\n- ../../components/"+strings.Join(components, "\n- ../../components/")+"\n"...)
 		if err := os.WriteFile(file, text, 0o600); err != nil {
 			t.Fatal(err)
@@ -120,13 +152,25 @@ func build(t *testing.T, components ...string) *cluster {
 		"Namespace": &c.namespace, "ServiceAccount": &c.account, "Deployment": &c.deployment, "PodDisruptionBudget": &c.disruption,
 		"NetworkPolicy": &c.network, "ConfigMap": &c.config, "Secret": &c.secret, "PodMonitor": &c.monitor, "ScaledObject": &c.scaled,
 	}
+	ofDashboard := map[string]any{}
+	if slices.Contains(components, "dashboard") {
+		c.dashboard = &dashboard{}
+		d := c.dashboard
+		ofDashboard = map[string]any{
+			"ServiceAccount": &d.account, "Deployment": &d.deployment, "NetworkPolicy": &d.network, "Service": &d.service, "Secret": &d.secret,
+		}
+	}
 	for _, r := range resources.Resources() {
+		into, kinds := into, &c.kinds
+		if c.dashboard != nil && strings.HasPrefix(r.GetName(), "otpq-dashboard") {
+			into, kinds = ofDashboard, &c.dashboard.kinds
+		}
 		text, err := r.AsYAML()
 		if err != nil {
 			t.Fatal(err)
 		}
 		target := into[r.GetKind()]
-		if target == nil || slices.Contains(c.kinds, r.GetKind()) {
+		if target == nil || slices.Contains(*kinds, r.GetKind()) {
 			t.Fatalf("a %s too many, or of a kind that this test does not know:\n%s", r.GetKind(), text)
 		}
 		if err := yaml.UnmarshalStrict(text, target); err != nil {
@@ -135,7 +179,7 @@ func build(t *testing.T, components ...string) *cluster {
 		if r.GetKind() != "Namespace" && r.GetNamespace() != "otpq" {
 			t.Errorf("%s %s is in the namespace %q, want otpq", r.GetKind(), r.GetName(), r.GetNamespace())
 		}
-		c.kinds = append(c.kinds, r.GetKind())
+		*kinds = append(*kinds, r.GetKind())
 	}
 	return c
 }
@@ -145,6 +189,16 @@ func (c *cluster) worker(t *testing.T) corev1.Container {
 	containers := c.deployment.Spec.Template.Spec.Containers
 	if len(containers) != 1 || len(c.deployment.Spec.Template.Spec.InitContainers) > 0 {
 		t.Fatalf("%d containers, want the worker alone", len(containers))
+	}
+	return containers[0]
+}
+
+// container is the one that a pod of the dashboard has.
+func (d *dashboard) container(t *testing.T) corev1.Container {
+	t.Helper()
+	containers := d.deployment.Spec.Template.Spec.Containers
+	if len(containers) != 1 || len(d.deployment.Spec.Template.Spec.InitContainers) > 0 {
+		t.Fatalf("%d containers, want the dashboard alone", len(containers))
 	}
 	return containers[0]
 }
@@ -225,8 +279,20 @@ func TestEveryConfigMapAndSecretThatIsNamedExists(t *testing.T) {
 }
 
 func TestThePodsAreLockedDown(t *testing.T) {
-	c := build(t)
-	pod, w := c.deployment.Spec.Template.Spec, c.worker(t)
+	c := build(t, "dashboard")
+	for name, of := range map[string]struct {
+		pod       corev1.PodSpec
+		container corev1.Container
+	}{
+		"worker":    {c.deployment.Spec.Template.Spec, c.worker(t)},
+		"dashboard": {c.dashboard.deployment.Spec.Template.Spec, c.dashboard.container(t)},
+	} {
+		t.Run(name, func(t *testing.T) { isLockedDown(t, c, of.pod, of.container) })
+	}
+}
+
+func isLockedDown(t *testing.T, c *cluster, pod corev1.PodSpec, w corev1.Container) {
+	t.Helper()
 	s, own := pod.SecurityContext, w.SecurityContext
 	for what, ok := range map[string]bool{
 		"not root":           s != nil && s.RunAsNonRoot != nil && *s.RunAsNonRoot && s.RunAsUser != nil && *s.RunAsUser > 0,
@@ -323,34 +389,114 @@ func TestReplicasAndBudgetLetANodeBeDrained(t *testing.T) {
 	}
 }
 
-func TestPortsAreThoseThatThePodHas(t *testing.T) {
-	c := build(t, "podmonitor", "keda")
+func TestPortsAreThoseThatThePodsHave(t *testing.T) {
+	c := build(t, "dashboard", "podmonitor", "keda")
 	ports := map[string]int32{}
-	for _, p := range c.worker(t).Ports {
+	for _, p := range append(c.worker(t).Ports, c.dashboard.container(t).Ports...) {
+		if ports[p.Name] != 0 {
+			t.Errorf("two pods have a port %s, which Prometheus could not tell apart", p.Name)
+		}
 		ports[p.Name] = p.ContainerPort
 	}
 	if !strings.Contains(c.config.Data["otpq.yaml"], fmt.Sprintf("listen: 0.0.0.0:%d\n", ports["admin"])) {
 		t.Errorf("the worker does not listen on %d", ports["admin"])
+	}
+	if !slices.Contains(c.dashboard.container(t).Args, fmt.Sprintf("0.0.0.0:%d", ports["dashboard"])) {
+		t.Errorf("the dashboard does not listen on %d", ports["dashboard"])
+	}
+	if p := c.dashboard.service.Spec.Ports; len(p) != 1 || p[0].TargetPort.String() != "dashboard" {
+		t.Errorf("the service leads to %v, want the port dashboard", p)
+	}
+	if len(c.monitor.Spec.PodMetricsEndpoints) != 2 {
+		t.Errorf("Prometheus asks %d ports, want the worker's and the dashboard's", len(c.monitor.Spec.PodMetricsEndpoints))
+	}
+	jobs := map[string]string{"admin": "otpq-worker", "dashboard": "otpq-dashboard"} // as in prometheus.yml
+	prometheus, err := os.ReadFile("../../prometheus/prometheus.yml")
+	if err != nil {
+		t.Fatal(err)
 	}
 	for _, e := range c.monitor.Spec.PodMetricsEndpoints {
 		if ports[e.Port] == 0 || e.Path != "/metrics" {
 			t.Errorf("Prometheus asks %s on port %q", e.Path, e.Port)
 		}
 		i := slices.IndexFunc(e.Relabelings, func(r struct{ TargetLabel, Replacement string }) bool { return r.TargetLabel == "job" })
-		alerts, err := os.ReadFile("../../prometheus/alerts.yml")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if i < 0 || !strings.Contains(string(alerts), fmt.Sprintf("job=%q", e.Relabelings[i].Replacement)) {
-			t.Error("the job has not the name that the alerts go by")
+		if i < 0 || e.Relabelings[i].Replacement != jobs[e.Port] || !strings.Contains(string(prometheus), "job_name: "+jobs[e.Port]+"\n") {
+			t.Errorf("the job of %s has not the name that the alerts go by", e.Port)
 		}
 	}
-	for _, rule := range c.network.Spec.Ingress {
-		for _, p := range rule.Ports {
-			if ports[p.Port.String()] == 0 {
-				t.Errorf("the network policy opens port %s, which the pod has not", p.Port)
+	for name, rules := range map[string][]networkingv1.NetworkPolicyIngressRule{"admin": c.network.Spec.Ingress, "dashboard": c.dashboard.network.Spec.Ingress} {
+		for _, rule := range rules {
+			for _, p := range rule.Ports {
+				if p.Port.String() != name {
+					t.Errorf("the network policy opens port %s, want %s", p.Port, name)
+				}
+			}
+			if len(rule.From) == 0 {
+				t.Errorf("the network policy opens %s to everybody", name)
 			}
 		}
+	}
+}
+
+// The dashboard calls no provider, and has nothing that opens a message.
+func TestTheDashboardHasWhatItNeedsAndNoMore(t *testing.T) {
+	c := build(t, "dashboard")
+	d := c.dashboard
+	for _, kind := range []string{"ServiceAccount", "Deployment", "Service", "NetworkPolicy", "Secret"} {
+		if !slices.Contains(d.kinds, kind) {
+			t.Errorf("there is no %s", kind)
+		}
+	}
+	pod, w := d.deployment.Spec.Template, d.container(t)
+	if pod.Spec.ServiceAccountName != d.account.Name || w.Image != c.worker(t).Image {
+		t.Errorf("account %q and image %q, want %q and %q", pod.Spec.ServiceAccountName, w.Image, d.account.Name, c.worker(t).Image)
+	}
+	for who, labels := range map[string]map[string]string{
+		"the Deployment": d.deployment.Spec.Selector.MatchLabels, "the Service": d.service.Spec.Selector,
+		"the NetworkPolicy": d.network.Spec.PodSelector.MatchLabels,
+	} {
+		if len(labels) == 0 {
+			t.Errorf("%s selects all pods there are", who)
+		}
+		others := true
+		for k, v := range labels {
+			if pod.Labels[k] != v {
+				t.Errorf("%s selects pods with %s=%s, and these have %q", who, k, v, pod.Labels[k])
+			}
+			others = others && c.deployment.Spec.Template.Labels[k] == v
+		}
+		if others {
+			t.Errorf("%s selects workers too", who)
+		}
+	}
+	for _, rule := range d.network.Spec.Egress {
+		for _, p := range rule.Ports {
+			if p.Port.IntValue() == 443 {
+				t.Error("the dashboard may call the providers")
+			}
+		}
+	}
+	want := map[string]bool{}
+	for _, s := range dashboardSecrets {
+		want[s.key] = true
+		if string(d.secret.Data[s.key]) != s.value {
+			t.Errorf("secret %s is %q, want what is in its file", s.key, d.secret.Data[s.key])
+		}
+	}
+	for _, v := range pod.Spec.Volumes {
+		for _, i := range v.Secret.Items {
+			if v.Secret.SecretName != d.secret.Name || !want[i.Key] {
+				t.Errorf("secret %s of %s is mounted, and is not the dashboard's", i.Key, v.Secret.SecretName)
+			}
+		}
+	}
+	for _, e := range w.Env {
+		if e.ValueFrom != nil && (e.ValueFrom.SecretKeyRef.Name != d.secret.Name || !want[e.ValueFrom.SecretKeyRef.Key]) {
+			t.Errorf("%s comes from %s, which is not the dashboard's", e.Name, e.ValueFrom.SecretKeyRef.Name)
+		}
+	}
+	if slices.Contains(w.Args, "--write") {
+		t.Error("the dashboard may act")
 	}
 }
 
@@ -376,41 +522,55 @@ func TestKEDAAsksForMetricsThatThereAre(t *testing.T) {
 	}
 }
 
-// The binary is started as the pod would start it, with what is mounted in a folder of
+// The binary is started as the pods would start it, with what is mounted in a folder of
 // the test's, and asked what the probes ask.
-func TestTheWorkerTakesItsConfigurationAndHasWhatTheProbesAsk(t *testing.T) {
-	c := build(t)
-	w := c.worker(t)
-	dir := t.TempDir()
-	for name, value := range c.secret.Data {
-		if err := os.WriteFile(filepath.Join(dir, name), value, 0o400); err != nil {
-			t.Fatal(err)
-		}
-	}
-	text := strings.NewReplacer("/etc/otpq/secrets", dir, "0.0.0.0:9090", "127.0.0.1:0").Replace(c.config.Data["otpq.yaml"])
-	file := filepath.Join(dir, "otpq.yaml")
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	binary := filepath.Join(dir, "otpq")
+func TestTheProcessesTakeTheirConfigurationAndHaveWhatTheProbesAsk(t *testing.T) {
+	c := build(t, "dashboard")
+	binary := filepath.Join(t.TempDir(), "otpq")
 	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-pgo=off", "-o", binary, "./cmd/otpq")
 	build.Dir = "../../.."
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
+	t.Run("worker", func(t *testing.T) {
+		said := startsAndAnswers(t, binary, c.worker(t), c.secret, c.config, "admin", `"address":"([^"]+)"`)
+		if strings.Contains(said, `"provider":"medsenior","why"`) {
+			t.Errorf("medsenior is off, though it has a token:\n%s", said)
+		}
+	})
+	t.Run("dashboard", func(t *testing.T) {
+		startsAndAnswers(t, binary, c.dashboard.container(t), c.dashboard.secret, corev1.ConfigMap{}, "dashboard", `"url":"http://([^"]+)"`)
+	})
+}
 
+// startsAndAnswers starts what a container would, asks what its probes ask, on the port of
+// that name, and returns what it said until it told its address.
+func startsAndAnswers(t *testing.T, binary string, w corev1.Container, secret corev1.Secret, config corev1.ConfigMap, port, tells string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, value := range secret.Data {
+		if err := os.WriteFile(filepath.Join(dir, name), value, 0o400); err != nil {
+			t.Fatal(err)
+		}
+	}
+	here := strings.NewReplacer("/etc/otpq/secrets", dir, "/etc/otpq/", dir+"/", "0.0.0.0:9090", "127.0.0.1:0", "0.0.0.0:8080", "0.0.0.0:0")
+	for name, text := range config.Data {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(here.Replace(text)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	args := slices.Clone(w.Args)
 	for i := range args {
-		args[i] = strings.Replace(args[i], "/etc/otpq/otpq.yaml", file, 1)
+		args[i] = here.Replace(args[i])
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Env = []string{}
 	for _, e := range w.Env {
-		value := e.Value
+		value := here.Replace(e.Value)
 		if e.ValueFrom != nil {
-			value = string(c.secret.Data[e.ValueFrom.SecretKeyRef.Key])
+			value = string(secret.Data[e.ValueFrom.SecretKeyRef.Key])
 		}
 		cmd.Env = append(cmd.Env, e.Name+"="+value)
 	}
@@ -431,23 +591,26 @@ func TestTheWorkerTakesItsConfigurationAndHasWhatTheProbesAsk(t *testing.T) {
 	lines := bufio.NewScanner(stderr)
 	for address == "" && lines.Scan() {
 		said.WriteString(lines.Text() + "\n")
-		if m := regexp.MustCompile(`"address":"([^"]+)"`).FindStringSubmatch(lines.Text()); len(m) > 0 {
-			address = m[1]
+		if m := regexp.MustCompile(tells).FindStringSubmatch(lines.Text()); len(m) > 0 {
+			address = strings.Replace(m[1], "[::]", "127.0.0.1", 1)
 		}
 	}
 	if address == "" {
-		t.Fatalf("the worker ended, and said:\n%s", said.String())
+		t.Fatalf("it ended, and said:\n%s", said.String())
 	}
 	go func() { _, _ = io.Copy(io.Discard, stderr) }()
-	if strings.Contains(said.String(), `"provider":"medsenior","why"`) {
-		t.Errorf("medsenior is off, though it has a token:\n%s", said.String())
-	}
 	paths := []string{"/metrics"}
 	for _, p := range []*corev1.Probe{w.StartupProbe, w.LivenessProbe, w.ReadinessProbe} {
-		if p == nil || p.HTTPGet == nil || p.HTTPGet.Port.String() != "admin" {
-			t.Fatalf("probe %v, want one of the port admin", p)
+		switch {
+		case p == nil && port != "admin": // only a worker starts slowly
+			continue
+		case p == nil || p.HTTPGet == nil || p.HTTPGet.Port.String() != port:
+			t.Fatalf("probe %v, want one of the port %s", p, port)
 		}
 		paths = append(paths, p.HTTPGet.Path)
+	}
+	if len(paths) < 3 {
+		t.Errorf("%d probes, want two at least", len(paths)-1)
 	}
 	for _, path := range paths {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
@@ -464,4 +627,5 @@ func TestTheWorkerTakesItsConfigurationAndHasWhatTheProbesAsk(t *testing.T) {
 			t.Errorf("%s answers %d, want 200 or 503", path, reply.StatusCode)
 		}
 	}
+	return said.String()
 }
