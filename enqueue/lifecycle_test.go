@@ -104,6 +104,7 @@ func TestReplayMakesANewMessageLinkedToTheOld(t *testing.T) {
 				ID: receipt.ID, Provider: "unimedbh", Lane: tasks.Bulk, State: status.Queued, Recipient: example.MaskedRecipient(),
 				CreatedAt: record.CreatedAt, UpdatedAt: record.CreatedAt, NotAfter: record.CreatedAt.Add(time.Hour),
 				Attempts: []status.Attempt{}, Campaign: "c1", ReplayOf: old.ID,
+				Who:               r.keys.RecipientPrint("unimedbh", example.Recipient()),
 				PossibleDuplicate: state == status.Unknown, // the provider may have acted on the old one
 			}
 			if diff := cmp.Diff(want, record); diff != "" {

@@ -220,7 +220,7 @@ func (c *Client) newItem(r providers.Request, o options, now time.Time) (*item, 
 			CreatedAt: now, NotAfter: o.notAfter(now),
 			MaxAttempts: o.maxAttempts, Campaign: o.campaign, ReplayOf: id.ReplayOf, Trace: o.trace,
 		},
-		recipient: r.MaskedRecipient(), at: o.at, duplicate: id.PossibleDuplicate, kept: o.identity.ID != "",
+		recipient: r.MaskedRecipient(), who: c.keys.RecipientPrint(r.ProviderName(), r.Recipient()), at: o.at, duplicate: id.PossibleDuplicate, kept: o.identity.ID != "",
 	}
 	if o.key != "" {
 		it.keys = c.idempotencyKeys(it.m.Provider, o.key)

@@ -50,7 +50,7 @@ func (c *Client) Replay(ctx context.Context, id string, opts ...Option) (Receipt
 			return Receipt{}, err
 		}
 	}
-	it := &item{m: m, recipient: dead.Recipient, at: o.at, duplicate: dead.MaybeSent()}
+	it := &item{m: m, recipient: dead.Recipient, who: dead.Who, at: o.at, duplicate: dead.MaybeSent()}
 	if err := c.encode(it); err != nil {
 		return Receipt{}, err
 	}

@@ -36,6 +36,7 @@ func TestSendMakesRecordAndTaskReadableAtOnce(t *testing.T) {
 				ID: receipt.ID, Provider: req.ProviderName(), Lane: tasks.Interactive, State: status.Queued,
 				Recipient: req.MaskedRecipient(), CreatedAt: record.CreatedAt, UpdatedAt: record.CreatedAt,
 				NotAfter: record.CreatedAt.Add(DefaultValidity), Attempts: []status.Attempt{},
+				Who: r.keys.RecipientPrint(req.ProviderName(), req.Recipient()),
 			}
 			if diff := cmp.Diff(want, record); diff != "" {
 				t.Errorf("record (-want +got):\n%s", diff)

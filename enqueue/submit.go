@@ -40,6 +40,7 @@ type item struct {
 	ctx       context.Context //nolint:containedctx // of a call, in what stands for the call
 	m         tasks.Message
 	recipient string
+	who       string // the record's
 	at        time.Time
 	duplicate bool // what the record says of a possible duplicate
 	kept      bool // not taken back when it fails: its sender repeats it
@@ -87,7 +88,7 @@ func (c *Client) encode(it *item) error {
 
 func (it *item) record() status.Record {
 	r := status.NewRecord(it.m, it.recipient)
-	r.PossibleDuplicate = it.duplicate
+	r.PossibleDuplicate, r.Who = it.duplicate, it.who
 	if it.due() != "" {
 		r.NextAttemptAt = it.at
 	}
@@ -167,13 +168,13 @@ type shape struct {
 	idems  int
 	fields int
 	// The record's rarer fields, by which those of one length are told apart.
-	campaign, replayOf, duplicate bool
+	campaign, replayOf, duplicate, who bool
 }
 
 func shapeOf(it *item) shape {
 	return shape{
 		queue: it.queue, idems: len(it.keys), fields: len(it.seed.Fields),
-		campaign: it.m.Campaign != "", replayOf: it.m.ReplayOf != "", duplicate: it.duplicate,
+		campaign: it.m.Campaign != "", replayOf: it.m.ReplayOf != "", duplicate: it.duplicate, who: it.who != "",
 	}
 }
 

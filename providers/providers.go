@@ -66,9 +66,20 @@ type Definition struct {
 	Decode func(data []byte) (Request, error)
 	// New makes the provider. It fails when a setting cannot work.
 	New func(s Settings) (Provider, error)
+	// Lookup is how an operator finds somebody's messages.
+	Lookup Lookup
 	// Sandbox serves the vendor's API locally as its page describes it,
 	// validations and documented errors included.
 	Sandbox func() http.Handler
+}
+
+// Lookup turns what a person writes into recipients.
+type Lookup struct {
+	// Hint says in a few words what to write.
+	Hint string
+	// Recipients returns the [Request] Recipient of the requests for whom text means:
+	// several where it can be read in several ways, none when it is nobody's.
+	Recipients func(text string) []string
 }
 
 // Settings is what a provider is made from.

@@ -32,6 +32,9 @@ func seedFields(r Record) []any {
 	if r.ReplayOf != "" {
 		fields = append(fields, "replay_of", r.ReplayOf)
 	}
+	if r.Who != "" {
+		fields = append(fields, whoField, r.Who)
+	}
 	return fields
 }
 
@@ -44,7 +47,7 @@ func DecodeRecord(id string, f map[string]string) Record {
 		Recipient: f["to"], CreatedAt: parseMS(made[2]), UpdatedAt: parseMS(f["updated"]),
 		NotAfter: parseMS(f["not_after"]), NextAttemptAt: parseMS(f["next"]), Attempts: []Attempt{},
 		Reference: f["reference"], PossibleDuplicate: f["duplicate"] == "1",
-		Campaign: f["campaign"], ReplayOf: f["replay_of"], ReplayedAs: f["replayed_as"],
+		Campaign: f["campaign"], ReplayOf: f["replay_of"], ReplayedAs: f["replayed_as"], Who: f[whoField],
 	}
 	if r.UpdatedAt.IsZero() {
 		r.UpdatedAt = r.CreatedAt

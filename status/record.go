@@ -97,6 +97,9 @@ type Record struct {
 	Campaign          string     `json:"campaign,omitempty"`
 	ReplayOf          string     `json:"replay_of,omitempty"`
 	ReplayedAs        string     `json:"replayed_as,omitempty"`
+	// Who is the recipient's [tasks.Keyring.RecipientPrint], for [Redis.FindRecipient];
+	// empty when whoever made the record did not know it.
+	Who string `json:"-"`
 }
 
 // MaybeSent reports whether the provider may have acted on a message that was not

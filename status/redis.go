@@ -263,5 +263,6 @@ func parseMS(s string) time.Time {
 // opposed to one of this package's own answers.
 func IsUnreachable(err error) bool {
 	var refused *RefusedError
-	return err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrExists) && !errors.As(err, &refused)
+	return err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrExists) && !errors.Is(err, ErrSearchLost) &&
+		!errors.As(err, &refused)
 }

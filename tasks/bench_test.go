@@ -27,6 +27,15 @@ func BenchmarkSeal(b *testing.B) {
 	}
 }
 
+// BenchmarkFingerprint is what each message pays for being found by its recipient.
+func BenchmarkFingerprint(b *testing.B) {
+	ring := benchRing(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		ring.RecipientPrint("unimedbh", "maria.souza@example.com")
+	}
+}
+
 func BenchmarkOpen(b *testing.B) {
 	ring, plain, beside := benchRing(b), make([]byte, 285), make([]byte, 120)
 	id, sealed, err := ring.Seal(plain, beside)

@@ -11,8 +11,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"regexp"
+	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/otpq/otpq/internal/secret"
 )
@@ -53,7 +56,14 @@ type Keyring struct {
 type ringKey struct {
 	id   string
 	aead cipher.AEAD
-	mac  []byte // derived from the secret, for fingerprints
+	macs *sync.Pool // of *mac: to key one anew costs more than a fingerprint
+}
+
+// mac makes fingerprints, with a key derived from the secret.
+type mac struct {
+	hash.Hash
+	text []byte // what is hashed
+	sum  []byte
 }
 
 // NewKeyring makes a Keyring. It fails with [ErrNoKeys] when there are no keys,
@@ -95,11 +105,12 @@ func newRingKey(k Key) (ringKey, error) {
 	if err != nil {
 		return ringKey{}, err
 	}
-	mac, err := hkdf.Key(sha256.New, raw, nil, "otpq fingerprint v1", sha256.Size)
+	derived, err := hkdf.Key(sha256.New, raw, nil, "otpq fingerprint v1", sha256.Size)
 	if err != nil {
 		return ringKey{}, err
 	}
-	return ringKey{id: k.ID, aead: aead, mac: mac}, nil
+	macs := &sync.Pool{New: func() any { return &mac{Hash: hmac.New(sha256.New, derived)} }}
+	return ringKey{id: k.ID, aead: aead, macs: macs}, nil
 }
 
 func (k *Keyring) find(id string) *ringKey {
@@ -178,9 +189,61 @@ func (k *Keyring) SealingKey() string {
 	return k.keys[0].id
 }
 
-func (k *ringKey) fingerprint(purpose, value string) []byte {
-	h := hmac.New(sha256.New, k.mac)
-	// The length keeps ("a", "bc") and ("ab", "c") apart.
-	fmt.Fprintf(h, "%d:%s%s", len(purpose), purpose, value)
-	return h.Sum(nil)
+// recipientPrint is the size in bytes of what finds a recipient's messages. One in a
+// million million million of other people's has the same.
+const recipientPrint = 10
+
+const recipientPurpose = "recipient "
+
+// RecipientPrint is a keyed hash of a provider's recipient, 10 bytes under the sealing
+// key, by which the recipient's messages are found where nobody may be named. It is
+// empty when there is no key, or no recipient.
+func (k *Keyring) RecipientPrint(provider, recipient string) string {
+	if k == nil || len(k.keys) == 0 || recipient == "" {
+		return ""
+	}
+	return k.keys[0].recipientPrint(provider, recipient)
 }
+
+// RecipientPrints are [Keyring.RecipientPrint] under every key: those of messages
+// queued before a rotation too.
+func (k *Keyring) RecipientPrints(provider, recipient string) []string {
+	if k == nil || recipient == "" {
+		return nil
+	}
+	out := make([]string, len(k.keys))
+	for i := range k.keys {
+		out[i] = k.keys[i].recipientPrint(provider, recipient)
+	}
+	return out
+}
+
+func (k *ringKey) recipientPrint(provider, recipient string) string {
+	return string(k.appendFingerprint(make([]byte, 0, sha256.Size), recipientPurpose, provider, recipient)[:recipientPrint])
+}
+
+func (k *ringKey) fingerprint(purpose, value string) []byte {
+	return k.appendFingerprint(nil, purpose, "", value)
+}
+
+// appendFingerprint appends the 32 bytes of a fingerprint to dst. The purpose is in two
+// parts.
+func (k *ringKey) appendFingerprint(dst []byte, purpose, detail, value string) []byte {
+	m, _ := k.macs.Get().(*mac)
+	// The length keeps ("a", "bc") and ("ab", "c") apart.
+	m.text = append(strconv.AppendInt(m.text[:0], int64(len(purpose)+len(detail)), 10), ':')
+	m.text = append(append(append(m.text, purpose...), detail...), value...)
+	m.Reset()
+	_, _ = m.Write(m.text) // never fails
+	m.sum = m.Sum(m.sum[:0])
+	dst = append(dst, m.sum...)
+	clear(m.text) // it names somebody
+	if cap(m.text) <= maxMACText {
+		k.macs.Put(m)
+	}
+	return dst
+}
+
+// maxMACText is how much room for a text is kept: recipients and idempotency keys are
+// shorter.
+const maxMACText = 1 << 10

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -220,6 +221,57 @@ func TestFingerprints(t *testing.T) {
 			t.Errorf("fingerprint %q, want 40 hexadecimal digits: it becomes part of a Redis key", p)
 		}
 	}
+}
+
+func TestARecipientsPrintsAreFingerprints(t *testing.T) {
+	oldKey, key := newKey("old"), newKey("new")
+	ring := newRing(t, key, oldKey)
+	var want []string
+	for _, id := range []string{"new", "old"} {
+		f, err := ring.Fingerprint(id, "recipient kinpos", "00598 99000042")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, string(f[:10]))
+	}
+	if diff := cmp.Diff(want, ring.RecipientPrints("kinpos", "00598 99000042")); diff != "" {
+		t.Errorf("RecipientPrints() (-want +got):\n%s", diff)
+	}
+	if got := ring.RecipientPrint("kinpos", "00598 99000042"); got != want[0] {
+		t.Errorf("RecipientPrint() = %x, want the sealing key's: %x", got, want[0])
+	}
+	if ring.RecipientPrint("medsenior", "00598 99000042") == want[0] {
+		t.Error("a recipient has the same print with another provider")
+	}
+	if got := ring.RecipientPrint("kinpos", ""); got != "" {
+		t.Errorf("nobody has the print %x", got)
+	}
+	var none *tasks.Keyring
+	if got := none.RecipientPrint("kinpos", "x") + strings.Join(none.RecipientPrints("kinpos", "x"), ""); got != "" {
+		t.Errorf("without keys there are the prints %x", got)
+	}
+}
+
+// TestFingerprintsMadeAtOnceAreRight: what makes them is used again, by others.
+func TestFingerprintsMadeAtOnceAreRight(t *testing.T) {
+	ring := newRing(t, newKey("k"))
+	want := map[string]string{}
+	for i := range 50 {
+		// Some are long, and what is left of one must not get into the next.
+		value := strings.Repeat("v", i*i) + strconv.Itoa(i)
+		want[value] = ring.Fingerprints("p", value)[0]
+	}
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for value, print := range want {
+				if got := ring.Fingerprints("p", value)[0]; got != print {
+					t.Errorf("the fingerprint of %d bytes is %s, and was %s", len(value), got, print)
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func TestFingerprintsOfDifferentUsesDiffer(t *testing.T) {

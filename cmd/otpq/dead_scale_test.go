@@ -80,6 +80,7 @@ func finishMany(t *testing.T, r *rig, n int, fate func(i int) (state status.Stat
 // finish brings a message to its end with one attempt.
 func finish(ctx context.Context, store *status.Redis, m tasks.Message, state status.State, reason, outcome string, payload []byte, now time.Time) error {
 	seed := status.NewRecord(m, "m***a@example.com")
+	seed.Who = seed.ID[len(seed.ID)-10:] // as long as a recipient's print
 	_, err := store.Claim(ctx, status.Claim{Seed: seed, Token: "w", Now: now, AbandonedAfter: time.Minute})
 	if err != nil {
 		return err

@@ -41,6 +41,7 @@ func Definition() providers.Definition {
 		},
 		Decode:  Decode,
 		New:     New,
+		Lookup:  providers.Lookup{Hint: "international prefix and mobile number; the e-mail address where there is no number", Recipients: recipients},
 		Sandbox: Sandbox,
 	}
 }

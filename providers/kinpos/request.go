@@ -62,6 +62,9 @@ var (
 	ipPattern       = regexp.MustCompile(`\A\p{Nd}{1,3}\.\p{Nd}{1,3}\.\p{Nd}{1,3}\.\p{Nd}{1,3}\z`)
 )
 
+// minPhonePart is how many digits the page wants of a prefix, and of a number.
+const minPhonePart = 5
+
 // Validate implements [providers.Request]. It enforces what the page's table
 // says, internationalPrefix's minimum of 5 included, and nothing else of the
 // page's prose.
@@ -74,8 +77,8 @@ func (r Request) Validate() error {
 		min, max     int
 	}{
 		{"userTypeAltId", r.UserTypeAltID, userTypePattern, "32 to 36 hexadecimal digits or hyphens", 0, 128},
-		{"mobileNumber", r.MobileNumber, digitsPattern, "digits only", 5, 50},
-		{"internationalPrefix", r.InternationalPrefix, digitsPattern, "digits only", 5, 50},
+		{"mobileNumber", r.MobileNumber, digitsPattern, "digits only", minPhonePart, 50},
+		{"internationalPrefix", r.InternationalPrefix, digitsPattern, "digits only", minPhonePart, 50},
 		{"emailAddress", r.EmailAddress, emailPattern, "an e-mail address whose last part has 2 to 4 letters", 0, 100},
 		{"applicationId", r.ApplicationID, nil, "", 0, 0},
 		{"applicationVersion", r.ApplicationVersion, nil, "", 0, 100},
@@ -173,6 +176,28 @@ func (r Request) Recipient() string {
 		return r.InternationalPrefix + " " + r.MobileNumber
 	}
 	return strings.ToLower(r.EmailAddress)
+}
+
+// maxPhone is how many digits a prefix and a number have together at most.
+const maxPhone = 100
+
+// recipients reads an address, or a phone: a prefix and a number however they are set
+// apart, or a number alone. Where one ends and the other begins only the request knew,
+// so every way to tell them apart that the page allows is one.
+func recipients(text string) []string {
+	text = strings.TrimSpace(text)
+	if strings.Contains(text, "@") {
+		return []string{Request{EmailAddress: text}.Recipient()}
+	}
+	phone := strings.NewReplacer("+", "", "-", "", "(", "", ")", "", ".", "", " ", "").Replace(text)
+	if len(phone) < minPhonePart || len(phone) > maxPhone || !digitsPattern.MatchString(phone) {
+		return nil
+	}
+	out := []string{Request{MobileNumber: phone}.Recipient()}
+	for n := minPhonePart; n <= len(phone)-minPhonePart; n++ {
+		out = append(out, Request{InternationalPrefix: phone[:n], MobileNumber: phone[n:]}.Recipient())
+	}
+	return out
 }
 
 // Personal implements [providers.Request]. Whose phone, where and from which

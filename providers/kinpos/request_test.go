@@ -3,6 +3,7 @@ package kinpos
 import (
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -240,6 +241,33 @@ func TestRecipientIsThePhoneOrElseTheAddress(t *testing.T) {
 		if got := c.r.Recipient(); got != c.want {
 			t.Errorf("Recipient() of %+v = %q, want %q", c.r, got, c.want)
 		}
+	}
+}
+
+func TestRecipientsReadsAPhoneOrAnAddress(t *testing.T) {
+	for _, c := range []struct {
+		text string
+		r    Request
+	}{
+		{"00598 99000042", Request{MobileNumber: "99000042", InternationalPrefix: "00598"}},
+		{"+00598 (99) 000-042", Request{MobileNumber: "99000042", InternationalPrefix: "00598"}},
+		{"0059899000042", Request{MobileNumber: "99000042", InternationalPrefix: "00598"}},
+		{"0059899000042", Request{MobileNumber: "000042", InternationalPrefix: "0059899"}},
+		{"99000042", Request{MobileNumber: "99000042"}},
+		{" 99000 ", Request{MobileNumber: "99000"}},
+		{" Teste@Example.com", Request{EmailAddress: "teste@EXAMPLE.com"}},
+	} {
+		if got := recipients(c.text); !slices.Contains(got, c.r.Recipient()) {
+			t.Errorf("recipients(%q) = %q, want %q among them", c.text, got, c.r.Recipient())
+		}
+	}
+	for _, text := range []string{"", " ", "teste", "9900", "99000x42", strings.Repeat("9", 101), "٩٩٠٠٠٠٤٢"} {
+		if got := recipients(text); got != nil {
+			t.Errorf("recipients(%.20q) = %.100q, want nobody", text, got)
+		}
+	}
+	if slices.Contains(recipients("0059899000042"), (Request{MobileNumber: "99000043", InternationalPrefix: "00598"}).Recipient()) {
+		t.Error("another number is found")
 	}
 }
 

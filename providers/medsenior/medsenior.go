@@ -42,6 +42,7 @@ func Definition() providers.Definition {
 		},
 		Decode:  Decode,
 		New:     New,
+		Lookup:  providers.Lookup{Hint: "CPF, with or without dots and hyphen", Recipients: recipients},
 		Sandbox: Sandbox,
 	}
 }

@@ -48,7 +48,7 @@ func (r Request) Validate() error {
 	switch {
 	case r.CPF == "":
 		errs.Add("cpf", "is required")
-	case len(r.CPF) != 11 || strings.Trim(r.CPF, "0123456789") != "":
+	case !isCPF(r.CPF):
 		errs.Add("cpf", "must be 11 digits, without dots or hyphen")
 	}
 	if r.PrimeiroAcesso == nil {
@@ -57,11 +57,22 @@ func (r Request) Validate() error {
 	return errs.OrNil()
 }
 
+func isCPF(text string) bool { return len(text) == 11 && strings.Trim(text, "0123456789") == "" }
+
 // MaskedRecipient implements [providers.Request].
 func (r Request) MaskedRecipient() string { return mask.Digits(r.CPF) }
 
 // Recipient implements [providers.Request]: the beneficiary, by whichever contact.
 func (r Request) Recipient() string { return r.CPF }
+
+// recipients reads a CPF as people write it.
+func recipients(text string) []string {
+	cpf := strings.NewReplacer(".", "", "-", "", " ", "").Replace(strings.TrimSpace(text))
+	if !isCPF(cpf) {
+		return nil
+	}
+	return []string{Request{CPF: cpf}.Recipient()}
+}
 
 // Personal implements [providers.Request].
 func (r Request) Personal() []string {

@@ -154,3 +154,16 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestRecipientsReadsACPFAsPeopleWriteIt(t *testing.T) {
+	for _, text := range []string{"12345678901", "123.456.789-01", " 123 456 789 01\n"} {
+		if got := recipients(text); len(got) != 1 || got[0] != (Request{CPF: "12345678901"}).Recipient() {
+			t.Errorf("recipients(%q) = %q, want 12345678901", text, got)
+		}
+	}
+	for _, text := range []string{"", "1234567890", "123456789012", "1234567890x", "maria@example.com"} {
+		if got := recipients(text); got != nil {
+			t.Errorf("recipients(%q) = %q, want nobody", text, got)
+		}
+	}
+}

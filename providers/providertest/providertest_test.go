@@ -85,6 +85,9 @@ func toyDefinition(change func(*toy)) providers.Definition {
 		NeedsToken: true,
 		Example:    toyRequest{To: "5531999990042"},
 		Decode:     strictjson.Request[toyRequest],
+		Lookup: providers.Lookup{Hint: "number", Recipients: func(text string) []string {
+			return slices.DeleteFunc([]string{strings.TrimSpace(text)}, func(to string) bool { return to == "" })
+		}},
 		Sandbox: func() http.Handler {
 			return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"ok":true}`) })
 		},
@@ -351,9 +354,10 @@ func TestRecipientsAreLookedThrough(t *testing.T) {
 	for name, c := range map[string]struct {
 		recipient func(to string) string
 		decode    func(data []byte) error // fails first
+		lookup    *providers.Lookup
 		want      string
 	}{
-		"sound":                  {recipient: func(to string) string { return "toy:" + to }},
+		"sound":                  {recipient: strings.ToLower},
 		"empty":                  {recipient: func(string) string { return "" }, want: "of the example is empty"},
 		"blank":                  {recipient: func(string) string { return " " }, want: "of the example is empty"},
 		"the same for everybody": {recipient: func(string) string { return "somebody" }, want: "the same for another person"},
@@ -377,9 +381,27 @@ func TestRecipientsAreLookedThrough(t *testing.T) {
 			},
 			want: "empty for what is valid",
 		},
+		"not to be looked up": {recipient: strings.ToLower, lookup: &providers.Lookup{Hint: "number"}, want: "Lookup is not whole"},
+		"looked up without a word": {
+			recipient: strings.ToLower, want: "Lookup is not whole",
+			lookup: &providers.Lookup{Recipients: func(text string) []string { return strings.Fields(text) }},
+		},
+		"looked up as it is": {
+			recipient: strings.ToLower, want: "with spaces around it",
+			lookup: &providers.Lookup{Hint: "number", Recipients: func(text string) []string {
+				return slices.DeleteFunc([]string{text}, func(s string) bool { return s == " " })
+			}},
+		},
+		"found for nothing": {
+			recipient: strings.ToLower, want: "somebody for nothing",
+			lookup: &providers.Lookup{Hint: "number", Recipients: func(text string) []string { return []string{strings.TrimSpace(text)} }},
+		},
 	} {
 		d := toyDefinition(nil)
 		d.Example = knownAs{toyRequest{To: "5531999990042"}, c.recipient}
+		if c.lookup != nil {
+			d.Lookup = *c.lookup
+		}
 		decode := d.Decode
 		d.Decode = func(data []byte) (providers.Request, error) {
 			if c.decode != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/otpq/otpq/providers"
@@ -35,6 +36,16 @@ func recipient(k *kit) error {
 		if r.Recipient() != want || d.Example.Recipient() != want {
 			errs = append(errs, errors.New("Recipient() is not the same each time for the same person"))
 			break
+		}
+	}
+	if d.Lookup.Hint == "" || d.Lookup.Recipients == nil {
+		errs = append(errs, errors.New("Lookup is not whole: nobody's messages can be found"))
+	} else {
+		if !slices.Contains(d.Lookup.Recipients("\t "+want+" "), want) {
+			errs = append(errs, errors.New("Lookup.Recipients() does not find Recipient(), with spaces around it"))
+		}
+		if len(d.Lookup.Recipients(" ")) != 0 {
+			errs = append(errs, errors.New("Lookup.Recipients() finds somebody for nothing"))
 		}
 	}
 	// Where a made-up person is no valid one, as with check digits, nothing is told.

@@ -54,6 +54,14 @@ func (r Request) MaskedRecipient() string { return mask.Username(r.Username) }
 // another's in its capitals alone.
 func (r Request) Recipient() string { return strings.ToLower(strings.TrimSpace(r.Username)) }
 
+// recipients reads a username.
+func recipients(text string) []string {
+	if who := (Request{Username: text}).Recipient(); who != "" {
+		return []string{who}
+	}
+	return nil
+}
+
 // Personal implements [providers.Request].
 func (r Request) Personal() []string {
 	if r.Username == "" {

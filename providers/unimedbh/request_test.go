@@ -121,3 +121,14 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestRecipientsReadsAUsername(t *testing.T) {
+	for _, text := range []string{"teste@gmail.com", " Teste@Gmail.com\t"} {
+		if got := recipients(text); len(got) != 1 || got[0] != (Request{Username: "TESTE@gmail.com"}).Recipient() {
+			t.Errorf("recipients(%q) = %q, want teste@gmail.com", text, got)
+		}
+	}
+	if got := recipients("\n "); got != nil {
+		t.Errorf("recipients of nothing = %q, want nobody", got)
+	}
+}

@@ -35,6 +35,7 @@ func Definition() providers.Definition {
 		Example:            Request{Username: "teste@gmail.com", Type: "EMAIL"},
 		Decode:             Decode,
 		New:                New,
+		Lookup:             providers.Lookup{Hint: "user name, such as an e-mail address", Recipients: recipients},
 		Sandbox:            Sandbox,
 	}
 }
