@@ -25,7 +25,9 @@ import (
 	"github.com/otpq/otpq/internal/dashboard"
 	"github.com/otpq/otpq/internal/metrics"
 	"github.com/otpq/otpq/internal/redisconn"
+	"github.com/otpq/otpq/providers/all"
 	"github.com/otpq/otpq/status"
+	"github.com/otpq/otpq/tasks"
 )
 
 func (a *app) dashboardCommand() *cobra.Command {
@@ -102,6 +104,12 @@ func runDashboard(ctx context.Context, cfg config.Config, write bool, log zerolo
 			return asynqmon, err
 		},
 		Prometheus: cfg.Dashboard.Prometheus, Registry: registry, Version: version(), Log: log,
+		Definitions: all.All(),
+	}
+	if len(cfg.Keys) > 0 {
+		if c.Keys, err = tasks.NewKeyring(keys(cfg)...); err != nil {
+			return err
+		}
 	}
 	if write {
 		client, err := openClient(cfg)

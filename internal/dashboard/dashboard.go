@@ -20,7 +20,9 @@ import (
 
 	"github.com/otpq/otpq/internal/metrics"
 	"github.com/otpq/otpq/internal/overview"
+	"github.com/otpq/otpq/providers"
 	"github.com/otpq/otpq/status"
+	"github.com/otpq/otpq/tasks"
 )
 
 // assetsRoot is where fonts and style sheets are.
@@ -43,6 +45,10 @@ type Config struct {
 	Auth      Auth
 	// Act is what a visitor may do; nil makes everything read-only.
 	Act Act
+	// Keys find messages by their recipient, as Definitions read one; nil when there are
+	// none, and then nothing is found so.
+	Keys        *tasks.Keyring
+	Definitions []providers.Definition
 	// Prometheus is what Asynqmon's metrics view asks; empty for no such view.
 	Prometheus string
 	// Registry takes the dashboard's metrics, and /metrics shows all it has.

@@ -109,8 +109,8 @@ func TestAPageOfAnotherSiteCannotAct(t *testing.T) {
 		"an older browser":    func(q *http.Request) { q.Header.Set("Origin", "https://evil.example") },
 		"a page of no origin": func(q *http.Request) { q.Header.Set("Origin", "null") },
 	} {
-		for _, at := range []string{"/asynqmon/api/queues/" + queue + ":pause", "/deliveries/act"} {
-			form := url.Values{"do": {"discard"}, "id": {dead}}
+		for _, at := range []string{"/asynqmon/api/queues/" + queue + ":pause", "/deliveries/act", "/deliveries/find"} {
+			form := url.Values{"do": {"discard"}, "id": {dead}, "provider": {"unimedbh"}, "recipient": {person}}
 			if got := r.do(r.server, http.MethodPost, at, form, change).code; got != http.StatusForbidden {
 				t.Errorf("%s: POST %s = %d, want 403", name, at, got)
 			}

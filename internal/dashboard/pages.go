@@ -45,6 +45,9 @@ func (d *Dashboard) addPages(mux *http.ServeMux) {
 	mux.HandleFunc("GET "+deliveriesRoot+"/message", d.page(d.showMessage))
 	mux.HandleFunc("GET "+deliveriesRoot+"/dead", d.page(d.listDead))
 	mux.HandleFunc("GET "+campaignsPath, d.page(d.listCampaigns))
+	// In a POST alone: addresses are logged, and kept by browsers.
+	mux.HandleFunc("POST "+findPath, d.page(d.findRecipient))
+	mux.Handle("GET "+findPath, http.RedirectHandler(deliveriesRoot, http.StatusSeeOther))
 	mux.HandleFunc("GET "+deliveriesRoot+"/act", d.page(d.confirm))
 	mux.HandleFunc("POST "+deliveriesRoot+"/act", d.page(d.act))
 }
@@ -111,6 +114,7 @@ type redirect string
 type providersData struct {
 	Providers []providerRow
 	Workers   int
+	Find      findForm
 }
 
 type providerRow struct {
@@ -174,7 +178,7 @@ func (d *Dashboard) showProviders(ctx context.Context, r *http.Request) (view, e
 	if err != nil {
 		return view{}, err
 	}
-	data := providersData{Workers: len(workers)}
+	data := providersData{Workers: len(workers), Find: d.findForm("")}
 	for _, p := range all {
 		row := providerRow{Provider: p}
 		for _, lane := range tasks.Lanes() {
@@ -198,7 +202,7 @@ var templates = func() map[string]*template.Template {
 		"badge": stateBadge, "words": reasonWords,
 	}).ParseFS(templateFiles, "templates/page.html"))
 	out := map[string]*template.Template{}
-	for _, name := range []string{"providers", "message", "dead", "campaigns", "confirm", "done", "problem"} {
+	for _, name := range []string{"providers", "message", "dead", "campaigns", "found", "confirm", "done", "problem"} {
 		out[name] = template.Must(template.Must(shared.Clone()).ParseFS(templateFiles, "templates/"+name+".html"))
 	}
 	return out

@@ -27,6 +27,7 @@ import (
 	"github.com/otpq/otpq/internal/redisconn"
 	"github.com/otpq/otpq/internal/redistest"
 	"github.com/otpq/otpq/providers"
+	"github.com/otpq/otpq/providers/all"
 	"github.com/otpq/otpq/providers/unimedbh"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/tasks"
@@ -51,6 +52,7 @@ type rig struct {
 	rdb    redis.UniversalClient
 	store  *status.Redis
 	client *enqueue.Client
+	key    tasks.Key
 	ring   *tasks.Keyring
 
 	campaigns *campaign.Campaigns
@@ -113,6 +115,7 @@ func (r *rig) start(options ...option) {
 	r.log = &syncBuffer{}
 	r.store = status.NewRedis(r.rdb, status.Retention{})
 	key := tasks.Key{ID: "2026-11", Secret: tasks.GenerateSecret()}
+	r.key = key
 	var err error
 	if r.ring, err = tasks.NewKeyring(key); err != nil {
 		t.Fatal(err)
@@ -144,6 +147,7 @@ func (r *rig) serve(options ...option) *httptest.Server {
 			Concurrency: map[tasks.Lane]int{tasks.Interactive: 64, tasks.Bulk: 16},
 		})
 	}
+	cfg.Keys, cfg.Definitions = r.ring, all.All()
 	for _, o := range options {
 		o(r, &cfg)
 	}
