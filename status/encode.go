@@ -13,7 +13,8 @@ import (
 // not stored, and what never changes is in one field: each costs Redis time.
 func seedFields(r Record) []any {
 	made := r.Provider + "|" + string(r.Lane) + "|" + strconv.FormatInt(r.CreatedAt.UnixMilli(), 10)
-	fields := []any{"state", string(r.State), "made", made, "to", r.Recipient, "not_after", r.NotAfter.UnixMilli()}
+	fields := make([]any, 0, 10) // most have no others
+	fields = append(fields, "state", string(r.State), "made", made, "to", r.Recipient, "not_after", r.NotAfter.UnixMilli())
 	if !r.UpdatedAt.Equal(r.CreatedAt) {
 		fields = append(fields, "updated", r.UpdatedAt.UnixMilli())
 	}

@@ -112,11 +112,11 @@ func (s *Redis) findStep(ctx context.Context, node redis.Cmdable, wanted map[str
 		return nil
 	})
 	for i, cmd := range who {
-		print, err := cmd.Result()
+		value, err := cmd.Result()
 		if err != nil && err != redis.Nil && !isWrongType(err) { //nolint:errorlint // a command returns it as it is
 			return nil, 0, 0, fmt.Errorf("search records: %w", err)
 		}
-		if !wanted[print] {
+		if !wanted[value] {
 			continue
 		}
 		r, err := s.Get(ctx, strings.TrimPrefix(keys[i], recordKey("")))

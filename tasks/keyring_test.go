@@ -264,9 +264,9 @@ func TestFingerprintsMadeAtOnceAreRight(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
-			for value, print := range want {
-				if got := ring.Fingerprints("p", value)[0]; got != print {
-					t.Errorf("the fingerprint of %d bytes is %s, and was %s", len(value), got, print)
+			for value, first := range want {
+				if got := ring.Fingerprints("p", value)[0]; got != first {
+					t.Errorf("the fingerprint of %d bytes is %s, and was %s", len(value), got, first)
 				}
 			}
 		})

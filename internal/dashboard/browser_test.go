@@ -370,6 +370,36 @@ func TestInARealBrowser(t *testing.T) {
 		p.check("the replay")
 	})
 
+	t.Run("somebody's messages are found by keyboard alone", func(t *testing.T) {
+		p := chromium.tab(t, r.server.URL)
+		p.size(400, 800)
+		p.open("/deliveries", "Find a recipient's messages")
+		p.focus(`select[name=provider]`)
+		run(p, chromedp.KeyEvent("u")) // as in unimedbh
+		p.focus(`input[name=recipient]`)
+		run(p, chromedp.KeyEvent(person))
+		run(p, chromedp.KeyEvent(kb.Enter))
+		p.wait("found among the", pending, masked)
+		for _, scheme := range []string{"light", "dark"} {
+			p.scheme(scheme)
+			if got := eval[int64](p, "document.documentElement.scrollWidth"); got > 400 {
+				t.Errorf("the page is %d pixels wide at 400", got)
+			}
+			if bad := eval[[]string](p, contrasts); len(bad) > 0 {
+				t.Errorf("%s: hard to read: %q", scheme, bad)
+			}
+			p.picture("found-" + scheme)
+		}
+		if at := eval[string](p, "location.href"); at != r.server.URL+"/deliveries/find" {
+			t.Errorf("the address is %s", at)
+		}
+		p.check("the messages found")
+		p.focus(`main a[href="/deliveries/message?id=` + pending + `"]`)
+		run(p, chromedp.KeyEvent(kb.Enter))
+		p.wait("Why is it waiting?", pending)
+		p.check("the message found")
+	})
+
 	t.Run("the pages of a read-only dashboard offer nothing that changes anything", func(t *testing.T) {
 		readOnly := r.serve(withAuth(oneUser(t)))
 		p := chromium.tab(t, readOnly.URL)

@@ -18,8 +18,7 @@ const findPath = deliveriesRoot + "/find"
 const (
 	// maxRecipient is longer than any recipient, in bytes.
 	maxRecipient = 300
-	// findKeys and findTime bound what a page looks at: some two seconds' work, of which
-	// Redis has a third, in steps of less than a millisecond.
+	// findKeys and findTime bound what a page looks at: some two seconds' work.
 	findKeys = 250_000
 	findTime = 3 * time.Second
 )
@@ -130,11 +129,11 @@ func parsePrints(text string) []string {
 	texts := strings.Split(text, ",")
 	prints := make([]string, len(texts))
 	for i, t := range texts {
-		print, err := hex.DecodeString(t)
-		if err != nil || len(print) == 0 {
+		one, err := hex.DecodeString(t)
+		if err != nil || len(one) == 0 {
 			return nil
 		}
-		prints[i] = string(print)
+		prints[i] = string(one)
 	}
 	return prints
 }

@@ -39,7 +39,7 @@ func recipient(k *kit) error {
 		}
 	}
 	if d.Lookup.Hint == "" || d.Lookup.Recipients == nil {
-		errs = append(errs, errors.New("Lookup is not whole: nobody's messages can be found"))
+		errs = append(errs, errors.New("the Lookup is not whole: nobody's messages can be found"))
 	} else {
 		if !slices.Contains(d.Lookup.Recipients("\t "+want+" "), want) {
 			errs = append(errs, errors.New("Lookup.Recipients() does not find Recipient(), with spaces around it"))
