@@ -588,7 +588,7 @@ func TestTheRedisUsersMayNotDoHarm(t *testing.T) {
 		}
 		options.DisableIdentity = true
 		rdb := redis.NewClient(options)
-		defer rdb.Close()
+		t.Cleanup(func() { _ = rdb.Close() })
 		if err := rdb.Get(ctx, "otpq:test").Err(); err != nil {
 			t.Fatalf("%s, a key of its own: %v", user, err)
 		}

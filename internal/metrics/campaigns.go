@@ -103,6 +103,6 @@ func shown(list []Campaign, now time.Time) []Campaign {
 			over = append(over, each)
 		}
 	}
-	all := append(under, over...)
+	all := slices.Concat(under, over)
 	return all[:min(len(all), campaignsShown)]
 }

@@ -533,30 +533,43 @@ func TestTheProcessesTakeTheirConfigurationAndHaveWhatTheProbesAsk(t *testing.T)
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	t.Run("worker", func(t *testing.T) {
-		said := startsAndAnswers(t, binary, c.worker(t), c.secret, c.config, "admin", `"address":"([^"]+)"`)
+		said := startsAndAnswers(t, binary, c.deployment.Spec.Template.Spec, c.secret, c.config, "admin", `"address":"([^"]+)"`)
 		if strings.Contains(said, `"provider":"medsenior","why"`) {
 			t.Errorf("medsenior is off, though it has a token:\n%s", said)
 		}
 	})
 	t.Run("dashboard", func(t *testing.T) {
-		startsAndAnswers(t, binary, c.dashboard.container(t), c.dashboard.secret, corev1.ConfigMap{}, "dashboard", `"url":"http://([^"]+)"`)
+		startsAndAnswers(t, binary, c.dashboard.deployment.Spec.Template.Spec, c.dashboard.secret, corev1.ConfigMap{}, "dashboard", `"url":"http://([^"]+)"`)
 	})
 }
 
-// startsAndAnswers starts what a container would, asks what its probes ask, on the port of
+// startsAndAnswers starts what a pod's container would, asks what its probes ask, on the port of
 // that name, and returns what it said until it told its address.
-func startsAndAnswers(t *testing.T, binary string, w corev1.Container, secret corev1.Secret, config corev1.ConfigMap, port, tells string) string {
+func startsAndAnswers(t *testing.T, binary string, pod corev1.PodSpec, secret corev1.Secret, config corev1.ConfigMap, port, tells string) string {
 	t.Helper()
 	dir := t.TempDir()
-	for name, value := range secret.Data {
-		if err := os.WriteFile(filepath.Join(dir, name), value, 0o400); err != nil {
+	w := pod.Containers[0]
+	here := strings.NewReplacer("/etc/otpq", dir+"/etc/otpq", "0.0.0.0:9090", "127.0.0.1:0", "0.0.0.0:8080", "0.0.0.0:0")
+	write := func(path, text string) {
+		path = filepath.Join(dir, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
-	here := strings.NewReplacer("/etc/otpq/secrets", dir, "/etc/otpq/", dir+"/", "0.0.0.0:9090", "127.0.0.1:0", "0.0.0.0:8080", "0.0.0.0:0")
-	for name, text := range config.Data {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(here.Replace(text)), 0o600); err != nil {
-			t.Fatal(err)
+	for _, m := range w.VolumeMounts {
+		for _, v := range pod.Volumes {
+			switch {
+			case v.Name != m.Name:
+			case v.ConfigMap != nil:
+				write(m.MountPath, here.Replace(config.Data[m.SubPath]))
+			case v.Secret != nil:
+				for _, i := range v.Secret.Items {
+					write(filepath.Join(m.MountPath, i.Path), string(secret.Data[i.Key]))
+				}
+			}
 		}
 	}
 	args := slices.Clone(w.Args)
