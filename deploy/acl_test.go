@@ -407,6 +407,7 @@ func (s *site) campaigns() {
 	s.run([]int{0}, "campaign", "start", "november", "--detach")
 	s.until("a request of november's", func() bool { return s.received() > before })
 	s.run([]int{0}, "campaign", "pause", "november")
+	s.run([]int{0}, "campaign", "report", "november") // while rows of it wait
 	s.run([]int{0}, "campaign", "start", "december", "--detach")
 	s.until("a request of december's", func() bool { return s.received() > before+1 })
 	s.run([]int{0}, "campaign", "cancel", "december")
@@ -434,7 +435,7 @@ func (s *site) pages(at, waiting, dead string) {
 	s.t.Helper()
 	for path, words := range map[string]string{
 		"/deliveries": "unimedbh", "/deliveries/message?id=" + waiting: waiting, "/deliveries/dead": dead,
-		"/deliveries/message?id=" + dead: dead, "/readyz": "ok", "/metrics": `otpq_redis_errors_total{kind="denied"} 0`,
+		"/deliveries/message?id=" + dead: dead, "/deliveries/campaigns": "november", "/readyz": "ok", "/metrics": `otpq_redis_errors_total{kind="denied"} 0`,
 	} {
 		if page := s.ask(at + path); !strings.Contains(page, words) {
 			s.t.Errorf("%s does not say %q:\n%.2000s", path, words, page)
