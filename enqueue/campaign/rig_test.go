@@ -45,6 +45,12 @@ var quick = tempo{breaker: 50 * time.Millisecond, failures: 200 * time.Milliseco
 func newRig(t *testing.T, opts ...redistest.Option) *rig {
 	t.Helper()
 	t.Parallel()
+	return newRigAlone(t, opts...)
+}
+
+// newRigAlone is a rig of a test that no other runs beside.
+func newRigAlone(t *testing.T, opts ...redistest.Option) *rig {
+	t.Helper()
 	r := &rig{
 		t: t, redis: redistest.Start(t, opts...), key: tasks.Key{ID: "test", Secret: tasks.GenerateSecret()}, vendor: newVendor(t),
 	}
