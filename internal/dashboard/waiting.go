@@ -28,7 +28,7 @@ const (
 // place is where the task of a message is.
 type place struct {
 	found bool
-	state string // asynq's: pending, active, scheduled or retry
+	state string // asynq's: pending, active, scheduled, retry or archived
 	queue string
 	// ahead is how many pending tasks come before it, maxAhead or more.
 	ahead  int64
@@ -151,11 +151,17 @@ func (d *Dashboard) why(ctx context.Context, r status.Record) ([]string, error) 
 func explain(r status.Record, p overview.Provider, at place, now time.Time) []string {
 	var out []string
 	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	archived := at.state == "archived"
 	switch r.State {
-	case status.Queued:
-		sayQueued(say, r, at, now)
-	case status.Deferred:
-		sayDeferred(say, r, p, now)
+	case status.Queued, status.Deferred:
+		switch {
+		case archived:
+			say("Somebody archived its task in %s with asynq's tools: a worker makes it a dead letter within a minute or so.", at.queue)
+		case r.State == status.Queued:
+			sayQueued(say, r, at, now)
+		default:
+			sayDeferred(say, r, p, now)
+		}
 	case status.Sending:
 		if n := len(r.Attempts); n > 0 {
 			say("Attempt %d is under way: a worker asked %s %s ago.", r.Attempts[n-1].Number, r.Provider, span(now.Sub(r.Attempts[n-1].StartedAt)))
@@ -165,7 +171,7 @@ func explain(r status.Record, p overview.Provider, at place, now time.Time) []st
 	}
 	if r.State != status.Sending {
 		switch {
-		case at.paused:
+		case at.paused && !archived: // archives are emptied all the same
 			say("The queue %s is paused: no worker takes anything from it until it is resumed.", at.queue)
 		case p.Breaker.State == overview.BreakerUnknown:
 			say("No running worker serves %s: it waits for one.", r.Provider)
@@ -175,6 +181,7 @@ func explain(r status.Record, p overview.Provider, at place, now time.Time) []st
 		say("With the configuration of this dashboard %s is off: it %s.", r.Provider, p.Off)
 	}
 	switch left := r.NotAfter.Sub(now); {
+	case archived && r.State != status.Sending: // it has no time to wait for
 	case left <= 0:
 		say("Its deadline passed %s ago: it expires as soon as a worker takes it.", span(-left))
 	default:

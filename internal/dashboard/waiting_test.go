@@ -66,6 +66,15 @@ func TestWhyAMessageWaits(t *testing.T) {
 			record(status.Queued, ""), closed, place{found: true, state: "scheduled", due: in(90 * time.Second)},
 			[]string{"It was asked for later: it is due in 1 min 30 s, at 12:01:30 UTC.", deadline},
 		},
+		"archived in asynq": {
+			record(status.Queued, ""), closed, place{found: true, state: "archived", queue: "q"},
+			[]string{"Somebody archived its task in q with asynq's tools: a worker makes it a dead letter within a minute or so."},
+		},
+		"archived while deferred, with no worker": {
+			due(record(status.Deferred, "breaker_open"), in(15*time.Second)), alone, place{found: true, state: "archived", queue: "q"},
+			[]string{"Somebody archived its task in q with asynq's tools: a worker makes it a dead letter within a minute or so.",
+				"No running worker serves kinpos: it waits for one."},
+		},
 		"without a task": {
 			record(status.Queued, ""), closed, place{},
 			[]string{"Queued 3.0 s ago, and there is no task for it in any queue: a worker may have it in hand just now. " +
