@@ -32,11 +32,9 @@ type feeder struct {
 	chunks  reader
 	flight  flight
 	gentle  gentle
-	// next is the place of the first row that is not taken yet, and taken are those
-	// that are in the queue without a note of it.
-	next    int64
-	taken   []row
-	takenTo int64
+	// next is the place of the first row that is not taken yet; those before queuedTo
+	// are in the queue, which the campaign may not say yet.
+	next, queuedTo int64
 	// ahead are rows that were read already, from next on up to aheadTo.
 	ahead   []row
 	aheadTo int64
@@ -100,7 +98,7 @@ func (f *feeder) begin(ctx context.Context) error {
 	f.chunks = reader{c: f.c, id: f.id, kept: f.m.kept}
 	f.flight.reset()
 	waiting := map[string]bool{}
-	err = f.c.scan(ctx, liveKey(f.id), func(messages []seenMessage) error {
+	err = f.c.scan(ctx, f.m, liveKey(f.id), func(messages []seenMessage) error {
 		for _, s := range messages {
 			f.flight.add(s)
 			waiting[s.id] = s.state == RowWaiting
@@ -110,7 +108,7 @@ func (f *feeder) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f.next, f.taken, f.takenTo = f.m.reserved, nil, f.m.fed
+	f.next, f.queuedTo = f.m.reserved, f.m.fed
 	f.ahead, f.aheadTo = nil, f.next
 	if f.m.fed == f.m.reserved || f.m.State == Canceled {
 		return nil
@@ -118,7 +116,7 @@ func (f *feeder) begin(ctx context.Context) error {
 	if f.c.now().Sub(f.m.reservedAt) >= f.c.records {
 		// Their records may have ended since, so that nobody knows whether they were
 		// queued: what is left of them is counted as unknown.
-		f.takenTo = f.m.reserved
+		f.queuedTo = f.m.reserved
 		return nil
 	}
 	var left []row
@@ -168,7 +166,7 @@ func (f *feeder) feed(ctx context.Context, n int) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if to == f.next && f.takenTo <= f.m.fed {
+	if to == f.next && f.queuedTo <= f.m.fed {
 		return false, nil
 	}
 	now := f.c.now().UTC().Truncate(time.Millisecond)
@@ -226,11 +224,8 @@ func (f *feeder) readAhead(ctx context.Context) error {
 // place, unless the campaign is not running. It returns the campaign's state.
 func (f *feeder) advance(ctx context.Context, list []row, to int64, now time.Time) (State, error) {
 	list, _ = apart(list)
-	args := make([]any, 7, 7+len(f.taken)+2*len(list))
-	copy(args, []any{f.token, lease.Milliseconds(), now.UnixMilli(), f.takenTo, len(f.taken), f.next, to})
-	for _, r := range f.taken {
-		args = append(args, r.id)
-	}
+	args := make([]any, 6, 6+2*len(list))
+	copy(args, []any{f.token, lease.Milliseconds(), now.UnixMilli(), f.queuedTo, f.next, to})
 	for _, r := range list {
 		args = append(args, r.id, r.place)
 	}
@@ -240,7 +235,7 @@ func (f *feeder) advance(ctx context.Context, list []row, to int64, now time.Tim
 		return "", f.leaseError("feed campaign", err)
 	}
 	state := State(text)
-	f.m.fed, f.taken = max(f.m.fed, f.takenTo), nil
+	f.m.fed = max(f.m.fed, f.queuedTo)
 	if state == Running {
 		f.next, f.m.reserved, f.m.reservedAt = to, to, now
 	}
@@ -289,7 +284,7 @@ func (f *feeder) count(ctx context.Context) (busy bool, err error) {
 	}
 	if f.m.Counts.Unknown > 0 && now.Sub(f.doubtsAt) > lease {
 		f.doubtsAt = now
-		err = f.c.scan(ctx, doubtKey(f.id), func(messages []seenMessage) error {
+		err = f.c.scan(ctx, f.m, doubtKey(f.id), func(messages []seenMessage) error {
 			results, err := f.c.look(ctx, f.m, messages)
 			if err == nil {
 				_, err = f.c.tally(ctx, f.id, results)
@@ -329,7 +324,7 @@ func (f *feeder) keepLease(ctx context.Context) error {
 func (f *feeder) release(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	if f.m != nil && f.takenTo > f.m.fed {
+	if f.m != nil && f.queuedTo > f.m.fed {
 		_, _ = f.feed(ctx, 0) // else it is queued a second time, in vain
 	}
 	_ = leaseScript.Run(ctx, f.c.rdb, []string{campaignKey(f.id), leaseKey(f.id)}, f.token, f.who, 0, "").Err()

@@ -56,7 +56,7 @@ func (f *feeder) queue(ctx context.Context, list []row, at time.Time, to int64) 
 	if err := f.link(ctx, links); err != nil {
 		return err
 	}
-	f.taken, f.takenTo = taken, to
+	f.queuedTo = to
 	return nil
 }
 

@@ -128,23 +128,25 @@ func (c *Campaigns) chunkRows(ctx context.Context, m *meta, def providers.Defini
 	}
 	// What is not in flight any more has come to its end since that was looked for.
 	var states, late *redis.SliceCmd
+	var fed *redis.StringCmd
 	_, err = c.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
 		states, late = p.HMGet(ctx, liveKey(m.ID), flying...), p.HMGet(ctx, endsKey, inChunk...)
+		fed = p.HGet(ctx, campaignKey(m.ID), "fed")
 		return nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read campaign: %w", err)
 	}
+	m.fed = number(fed.Val())
 	for i, v := range states.Val() {
 		text, inFlight := v.(string)
 		end, ended := late.Val()[i].(string)
-		_, state, _ := strings.Cut(text, " ")
 		row := &list[places[i]]
 		switch {
 		case ended:
 			row.State, row.Reason, _ = strings.Cut(end, " ")
 		case inFlight:
-			row.State = state
+			row.State = m.seen(row.MessageID, text).state
 		case m.State == Canceled:
 			row.State, row.MessageID = string(status.Canceled), ""
 		default:

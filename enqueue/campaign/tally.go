@@ -97,7 +97,7 @@ func (c *Control) tally(ctx context.Context, id string, results []result) (State
 func (c *Control) recount(ctx context.Context, m *meta) (State, error) {
 	state := m.State
 	for _, key := range []string{liveKey(m.ID), doubtKey(m.ID)} {
-		err := c.scan(ctx, key, func(messages []seenMessage) error {
+		err := c.scan(ctx, m, key, func(messages []seenMessage) error {
 			if m.State == Canceled && key == liveKey(m.ID) {
 				if err := c.takeBack(ctx, m, messages); err != nil {
 					return err
@@ -120,7 +120,7 @@ func (c *Control) recount(ctx context.Context, m *meta) (State, error) {
 }
 
 // scan calls do with the messages that a hash names, some at a time.
-func (c *Control) scan(ctx context.Context, key string, do func([]seenMessage) error) error {
+func (c *Control) scan(ctx context.Context, m *meta, key string, do func([]seenMessage) error) error {
 	for cursor := uint64(0); ; {
 		page, next, err := c.rdb.HScan(ctx, key, cursor, "", tallyMost).Result()
 		if err != nil {
@@ -128,8 +128,7 @@ func (c *Control) scan(ctx context.Context, key string, do func([]seenMessage) e
 		}
 		var messages []seenMessage
 		for i := 0; i+1 < len(page); i += 2 {
-			place, state, _ := strings.Cut(page[i+1], " ")
-			messages = append(messages, seenMessage{page[i], number(place), state})
+			messages = append(messages, m.seen(page[i], page[i+1]))
 		}
 		for len(messages) > 0 {
 			n := min(len(messages), tallyMost)
@@ -142,6 +141,21 @@ func (c *Control) scan(ctx context.Context, key string, do func([]seenMessage) e
 			return nil
 		}
 	}
+}
+
+// seen is a message in flight as Redis holds it: its row's place, and its state. One that
+// was only taken yet has none: it waits until the campaign says that it is in the queue.
+func (m *meta) seen(id, value string) seenMessage {
+	at, state, _ := strings.Cut(value, " ")
+	place := number(at)
+	switch {
+	case state != "":
+	case place < m.fed:
+		state = string(status.Queued)
+	default:
+		state = RowWaiting
+	}
+	return seenMessage{id, place, state}
 }
 
 // takeBack cancels messages. Those that a worker has are left to it; of those that are

@@ -42,12 +42,7 @@ elseif act == 'cancel' then
   call('HDEL', KEYS[1], 'reason', 'until') -- first, as above
   -- What waits and is in no feeder's hands will not be sent. The rest is taken back
   -- one by one.
-  local held = 0
-  for _, v in ipairs(call('HVALS', KEYS[3])) do
-    if string.sub(v, -8) == ' waiting' then
-      held = held + 1
-    end
-  end
+  local held = tonumber(call('HGET', KEYS[1], 'taken') or '0')
   local waiting = tonumber(call('HGET', KEYS[2], 'waiting') or '0')
   call('HINCRBY', KEYS[2], 'waiting', held - waiting)
   call('HINCRBY', KEYS[2], 'canceled', waiting - held)

@@ -22,6 +22,7 @@ local function had(place, counted, seen)
 end
 
 local delta, live, ends, gone, certain, doubt = {}, {}, {}, {}, {}, {}
+local begun = 0 -- how many that were taken wait no more, before they are noted
 for i = 6, #ARGV, 4 do
   local id, state, reason, final = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local v = call('HGET', KEYS[3], id)
@@ -29,7 +30,13 @@ for i = 6, #ARGV, 4 do
   v = v or call('HGET', KEYS[4], id)
   local place, old
   if v then
-    place, old = string.match(v, '^(%d+) (.+)$')
+    place, old = string.match(v, '^(%d+) ?(.*)$')
+    if old == '' then -- as feed.lua has it
+      old = tonumber(place) < fed and 'queued' or 'waiting'
+    end
+    if state == 'waiting' and final ~= 'gone' then
+      state = old -- whoever looked knew of an earlier fed
+    end
   end
   if v and final == 'gone' then
     if doubted then
@@ -44,6 +51,7 @@ for i = 6, #ARGV, 4 do
     if state ~= old then
       delta[old] = (delta[old] or 0) - 1
       delta[state] = (delta[state] or 0) + 1
+      if old == 'waiting' then begun = begun + 1 end
     end
     if final == 'no' then
       if state ~= old and not doubted then
@@ -78,6 +86,7 @@ for state, n in pairs(delta) do
     call('HINCRBY', KEYS[2], state, n)
   end
 end
+if begun > 0 then call('HINCRBY', KEYS[1], 'taken', -begun) end
 if #live > 0 then call('HSET', KEYS[3], unpack(live)) end
 if #gone > 0 then call('HDEL', KEYS[3], unpack(gone)) end
 if #certain > 0 then call('HDEL', KEYS[4], unpack(certain)) end
