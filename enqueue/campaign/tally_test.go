@@ -308,9 +308,49 @@ func TestWhatIsBeingQueuedIsNotTakenForGone(t *testing.T) {
 			if _, err := r.tally(t.Context(), "begun", looked); err != nil {
 				t.Fatal(err)
 			}
-			if k, err := r.read(t.Context(), "begun"); err != nil || k.Counts.Unknown != 0 {
-				t.Errorf("it is %+v, %v; want none unknown", k, err)
+			want := Counts{Rows: 10, Waiting: 10}
+			if queued {
+				want = Counts{Rows: 10, Queued: 10}
+			}
+			if k, err := r.read(t.Context(), "begun"); err != nil || k.Counts != want {
+				t.Errorf("it is %+v, %v; want %+v", k, err, want)
 			}
 		})
 	}
+}
+
+// Rows are noted as queued after they are, and a worker does not wait for that.
+func TestWhatEndsBeforeItIsNotedIsCountedOnce(t *testing.T) {
+	r := newRig(t)
+	r.create(settings("ahead"), people(0, 30)...)
+	r.start("ahead")
+	f := r.feederAt("ahead")
+	list, to, err := f.take(t.Context(), 0, 30, 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.reserve(f, list, to)
+	wantCounts := func(when string, want Counts) {
+		t.Helper()
+		r.look.Del(t.Context(), leaseKey("ahead")) // else nobody but the feeder counts
+		if k := r.status("ahead"); k.Counts != want {
+			t.Errorf("%s it is %+v, want %+v", when, k.Counts, want)
+		}
+		if err := f.keepLease(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantCounts("before they are queued", Counts{Rows: 30, Waiting: 30})
+	if err := f.queue(t.Context(), list, f.m.reservedAt, to); err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range list[:5] {
+		r.attempt(one.id, status.Accepted)
+	}
+	want := Counts{Rows: 30, Waiting: 10, Queued: 15, Accepted: 5}
+	wantCounts("before they are noted", want)
+	if _, err := f.feed(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	wantCounts("once they are noted", want)
 }
