@@ -274,7 +274,11 @@ func TestFeedEndsWithItsContext(t *testing.T) {
 // Who asks for the status knows what the campaign was like a moment ago: a feeder may
 // have begun since, and be about to queue what there is no record of yet.
 func TestWhatIsBeingQueuedIsNotTakenForGone(t *testing.T) {
-	for name, queued := range map[string]bool{"before it is queued": false, "after": true} {
+	for name, is := range map[string]struct{ sawTaken, queued bool }{
+		"before it is queued":           {},
+		"after":                         {queued: true},
+		"taken before and queued after": {sawTaken: true, queued: true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			r.create(settings("begun"), people(0, 10)...)
@@ -289,6 +293,11 @@ func TestWhatIsBeingQueuedIsNotTakenForGone(t *testing.T) {
 				t.Fatal(err)
 			}
 			r.reserve(f, list, to)
+			if is.sawTaken {
+				if before, err = r.read(t.Context(), "begun"); err != nil {
+					t.Fatal(err)
+				}
+			}
 			var seen []seenMessage
 			for _, one := range list {
 				seen = append(seen, seenMessage{one.id, one.place, RowWaiting})
@@ -297,7 +306,7 @@ func TestWhatIsBeingQueuedIsNotTakenForGone(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if queued {
+			if is.queued {
 				if err := f.queue(t.Context(), list, f.m.reservedAt, to); err != nil {
 					t.Fatal(err)
 				}
@@ -309,7 +318,7 @@ func TestWhatIsBeingQueuedIsNotTakenForGone(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := Counts{Rows: 10, Waiting: 10}
-			if queued {
+			if is.queued {
 				want = Counts{Rows: 10, Queued: 10}
 			}
 			if k, err := r.read(t.Context(), "begun"); err != nil || k.Counts != want {
