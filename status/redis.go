@@ -262,7 +262,10 @@ func parseMS(s string) time.Time {
 // IsUnreachable reports whether err means that the store did not answer, as
 // opposed to one of this package's own answers.
 func IsUnreachable(err error) bool {
+	if err == nil {
+		return false
+	}
 	var refused *RefusedError
-	return err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrExists) && !errors.Is(err, ErrSearchLost) &&
+	return !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrExists) && !errors.Is(err, ErrSearchLost) &&
 		!errors.As(err, &refused)
 }

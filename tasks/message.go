@@ -88,7 +88,10 @@ func MessageID(taskID string) string {
 // Takeovers is how often the message was taken from a dead worker before it
 // became this task.
 func Takeovers(taskID string) int {
-	_, count, _ := strings.Cut(taskID, takenOver)
+	_, count, is := strings.Cut(taskID, takenOver)
+	if !is {
+		return 0
+	}
 	n, err := strconv.Atoi(count)
 	if err != nil {
 		return 0

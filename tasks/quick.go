@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"strconv"
+	"strings"
 )
 
 var quickStart = `{"v":` + strconv.Itoa(version)
@@ -12,15 +13,15 @@ var quickStart = `{"v":` + strconv.Itoa(version)
 // nearly all are, without encoding/json: that is most of the time it takes to read
 // one. It reports false of any other, right or wrong; those are for encoding/json.
 func quickParse(payload []byte) (w wireV1, ok bool) {
-	r := quickReader{rest: payload, ok: true}
+	r := quickReader{rest: string(payload), ok: true} // of which all texts are parts
 	r.expect(quickStart)
 	w.Version = version
 	r.expect(`,"id":`)
-	w.ID = r.text()
+	w.ID = r.quoted()
 	r.expect(`,"provider":`)
-	w.Provider = r.text()
+	w.Provider = r.quoted()
 	r.expect(`,"lane":`)
-	w.Lane = Lane(r.text())
+	w.Lane = Lane(r.quoted())
 	r.expect(`,"created_ms":`)
 	w.CreatedMS = r.number()
 	r.expect(`,"not_after_ms":`)
@@ -29,17 +30,17 @@ func quickParse(payload []byte) (w wireV1, ok bool) {
 		w.MaxAttempts = int(r.number())
 	}
 	if r.has(`,"campaign":`) {
-		w.Campaign = r.text()
+		w.Campaign = r.quoted()
 	}
 	if r.has(`,"replay_of":`) {
-		w.ReplayOf = r.text()
+		w.ReplayOf = r.quoted()
 	}
 	r.expect(`,"key":`)
-	w.KeyID = r.text()
+	w.KeyID = r.quoted()
 	r.expect(`,"sealed":`)
 	sealed := r.quoted()
 	w.Sealed = make([]byte, base64.StdEncoding.DecodedLen(len(sealed)))
-	n, err := base64.StdEncoding.Decode(w.Sealed, sealed)
+	n, err := base64.StdEncoding.Decode(w.Sealed, []byte(sealed))
 	w.Sealed = w.Sealed[:n]
 	r.expect(`}`)
 	return w, r.ok && len(r.rest) == 0 && err == nil
@@ -59,39 +60,35 @@ func quickRequest(plain []byte) (json.RawMessage, bool) {
 // quickReader takes a text apart from its beginning. Once something is not as
 // expected, ok is false.
 type quickReader struct {
-	rest []byte
+	rest string
 	ok   bool
 }
 
 func (r *quickReader) has(s string) bool {
-	if len(r.rest) < len(s) || string(r.rest[:len(s)]) != s {
-		return false
-	}
-	r.rest = r.rest[len(s):]
-	return true
+	rest, ok := strings.CutPrefix(r.rest, s)
+	r.rest = rest
+	return ok
 }
 
 func (r *quickReader) expect(s string) { r.ok = r.has(s) && r.ok }
 
 // quoted reads a JSON string of printable ASCII in which nothing is escaped.
-func (r *quickReader) quoted() []byte {
+func (r *quickReader) quoted() string {
 	r.expect(`"`)
-	for i, c := range r.rest {
-		switch {
+	for i := range len(r.rest) {
+		switch c := r.rest[i]; {
 		case c == '"':
 			s := r.rest[:i]
 			r.rest = r.rest[i+1:]
 			return s
 		case c == '\\' || c < ' ' || c > '~':
 			r.ok = false
-			return nil
+			return ""
 		}
 	}
 	r.ok = false
-	return nil
+	return ""
 }
-
-func (r *quickReader) text() string { return string(r.quoted()) }
 
 // number reads a whole number without a sign, as JSON writes it.
 func (r *quickReader) number() int64 {
@@ -99,7 +96,7 @@ func (r *quickReader) number() int64 {
 	for n < len(r.rest) && '0' <= r.rest[n] && r.rest[n] <= '9' {
 		n++
 	}
-	v, err := strconv.ParseInt(string(r.rest[:n]), 10, 64)
+	v, err := strconv.ParseInt(r.rest[:n], 10, 64)
 	r.ok = r.ok && err == nil && (n == 1 || r.rest[0] != '0')
 	r.rest = r.rest[n:]
 	return v
