@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,12 +24,44 @@ import (
 
 // adminHandler serves /healthz (the worker's loops live), /readyz (it has all that
 // it needs) and /metrics.
-func adminHandler(w *worker.Worker, ready http.Handler, registry *prometheus.Registry) http.Handler {
+func adminHandler(healthy, ready http.Handler, registry *prometheus.Registry) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz", func(rw http.ResponseWriter, _ *http.Request) { answer(rw, w.Healthy()) })
+	mux.Handle("GET /healthz", healthy)
 	mux.Handle("GET /readyz", ready)
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
 	return mux
+}
+
+// health answers /healthz: well as long as the worker's loops turn or, before they
+// were started, the one that waits for Redis. To restart a worker brings no Redis back.
+type health struct {
+	loops func() error
+	// waited is when the loop that waits last turned; zero once it is over.
+	waited atomic.Int64
+}
+
+// waitStill is how long the loop that waits for Redis may not turn: one takes
+// [startTry] and a pause.
+const waitStill = 3 * startTry
+
+// waits notes a turn of the loop that waits for Redis.
+func (h *health) waits() { h.waited.Store(time.Now().UnixNano()) }
+
+// started notes that it is over.
+func (h *health) started() { h.waited.Store(0) }
+
+// ServeHTTP answers 200, or 503 and what stands still.
+func (h *health) ServeHTTP(rw http.ResponseWriter, _ *http.Request) {
+	last := h.waited.Load()
+	if last == 0 {
+		answer(rw, "ok", h.loops())
+		return
+	}
+	var err error
+	if still := time.Since(time.Unix(0, last)); still > waitStill {
+		err = fmt.Errorf("the loop that waits for redis last turned %s ago", still.Round(time.Second))
+	}
+	answer(rw, "waiting for redis", err)
 }
 
 // queueMetrics are those of what is in Redis, for any process that serves metrics.
@@ -76,10 +109,10 @@ func campaignMetric(c campaign.Campaign) metrics.Campaign {
 	}
 }
 
-// answer says yes, or what is wrong.
-func answer(rw http.ResponseWriter, err error) {
+// answer says how it is, or what is wrong.
+func answer(rw http.ResponseWriter, how string, err error) {
 	rw.Header().Set("Content-Type", "application/json")
-	body := map[string]string{"status": "ok"}
+	body := map[string]string{"status": how}
 	if err != nil {
 		body = map[string]string{"status": "failing", "error": err.Error()}
 		rw.WriteHeader(http.StatusServiceUnavailable)

@@ -88,19 +88,21 @@ func runWorker(ctx context.Context, cfg config.Config, log zerolog.Logger) error
 	registry.MustRegister(queueMetrics(rdb, store), campaignMetrics(campaign.NewControl(campaignConfig(cfg, rdb))))
 	// First, so that a taken address ends the worker before it has messages in
 	// hand, and so that /readyz tells what a worker waits for.
-	ready := newReadiness(cfg, on, off, ring, rdb, w.Healthy)
-	stopAdmin, err := serveAdmin(cfg.Admin.Listen, adminHandler(w, ready, registry), log)
+	ready, alive := newReadiness(cfg, on, off, ring, rdb, w.Healthy), &health{loops: w.Healthy}
+	alive.waits()
+	stopAdmin, err := serveAdmin(cfg.Admin.Listen, adminHandler(alive, ready, registry), log)
 	if err != nil {
 		return err
 	}
 	defer stopAdmin()
-	if err := startWorker(ctx, w, log); err != nil {
+	if err := startWorker(ctx, w, alive, log); err != nil {
 		if ctx.Err() != nil {
 			log.Info().Msg("stopped before redis answered")
 			return nil
 		}
 		return err
 	}
+	alive.started()
 	names := make([]string, 0, len(on))
 	for _, p := range on {
 		names = append(names, p.Name)
@@ -131,11 +133,15 @@ func noProvider(off []offProvider) error {
 	return errors.New("no provider is on:\n  " + strings.Join(lines, "\n  "))
 }
 
+// startTry bounds one try to start a worker.
+const startTry = 5 * time.Second
+
 // startWorker waits for Redis: a worker that is started before it, or beside a
 // failover, should not need a second start.
-func startWorker(ctx context.Context, w *worker.Worker, log zerolog.Logger) error {
+func startWorker(ctx context.Context, w *worker.Worker, alive *health, log zerolog.Logger) error {
 	for {
-		try, cancel := context.WithTimeout(ctx, 5*time.Second)
+		alive.waits()
+		try, cancel := context.WithTimeout(ctx, startTry)
 		err := w.Start(try)
 		cancel()
 		switch {

@@ -2,9 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -219,13 +222,46 @@ func TestWorkerWaitsForRedis(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(t, "the complaint", func() bool { return strings.Contains(log.String(), "waiting for redis") })
+	// A liveness probe asks for this, and a restart would help nobody.
+	url := regexp.MustCompile(`"address":"([^"]+)"`).FindStringSubmatch(log.String())[1]
+	if code, body := get(t, "http://"+url+"/healthz"); code != http.StatusOK || !strings.Contains(body, `"status":"waiting for redis"`) {
+		t.Errorf("/healthz = %d %s, want 200 and that it waits", code, body)
+	}
+	if code, body := get(t, "http://"+url+"/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, `"status":"failing"`) {
+		t.Errorf("/readyz = %d %s, want 503", code, body)
+	}
 	r.redis.Restart()
 	waitFor(t, "the worker", func() bool { return strings.Contains(log.String(), "worker started") })
+	waitFor(t, "/healthz to be about its loops", func() bool {
+		code, body := get(t, "http://"+url+"/healthz")
+		return code == http.StatusOK && strings.Contains(body, `"status":"ok"`)
+	})
 	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("worker ended with %v", err)
+	}
+}
+
+func TestAWorkerThatWaitsForRedisNoLongerIsNotHealthy(t *testing.T) {
+	h := &health{loops: func() error { return errors.New("the worker's heartbeat has not started yet") }}
+	ask := func() (int, string) {
+		answer := httptest.NewRecorder()
+		h.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/healthz", nil))
+		return answer.Code, answer.Body.String()
+	}
+	h.waits()
+	if code, body := ask(); code != http.StatusOK {
+		t.Errorf("/healthz = %d %s, want 200", code, body)
+	}
+	h.waited.Store(time.Now().Add(-time.Minute).UnixNano())
+	if code, body := ask(); code != http.StatusServiceUnavailable || !strings.Contains(body, "waits for redis last turned 1m") {
+		t.Errorf("/healthz = %d %s, want 503 and which loop it is", code, body)
+	}
+	h.started()
+	if code, body := ask(); code != http.StatusServiceUnavailable || !strings.Contains(body, "heartbeat") {
+		t.Errorf("/healthz = %d %s, want 503 and the worker's own loop", code, body)
 	}
 }
 

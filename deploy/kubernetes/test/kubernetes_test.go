@@ -612,20 +612,12 @@ func startsAndAnswers(t *testing.T, binary string, pod corev1.PodSpec, secret co
 		t.Fatalf("it ended, and said:\n%s", said.String())
 	}
 	go func() { _, _ = io.Copy(io.Discard, stderr) }()
-	paths := []string{"/metrics"}
-	for _, p := range []*corev1.Probe{w.StartupProbe, w.LivenessProbe, w.ReadinessProbe} {
-		switch {
-		case p == nil && port != "admin": // only a worker starts slowly
-			continue
-		case p == nil || p.HTTPGet == nil || p.HTTPGet.Port.String() != port:
-			t.Fatalf("probe %v, want one of the port %s", p, port)
-		}
-		paths = append(paths, p.HTTPGet.Path)
-	}
-	if len(paths) < 3 {
-		t.Errorf("%d probes, want two at least", len(paths)-1)
-	}
-	for _, path := range paths {
+	for path, want := range map[string]int{
+		"/metrics": http.StatusOK,
+		// Without a Redis it is not ready, and is not to be restarted.
+		probed(t, w.LivenessProbe, port):  http.StatusOK,
+		probed(t, w.ReadinessProbe, port): http.StatusServiceUnavailable,
+	} {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+path, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -635,10 +627,18 @@ func startsAndAnswers(t *testing.T, binary string, pod corev1.PodSpec, secret co
 			t.Fatal(err)
 		}
 		reply.Body.Close()
-		// Without a Redis it is neither ready nor healthy yet, and says so.
-		if reply.StatusCode != http.StatusOK && reply.StatusCode != http.StatusServiceUnavailable {
-			t.Errorf("%s answers %d, want 200 or 503", path, reply.StatusCode)
+		if reply.StatusCode != want {
+			t.Errorf("%s answers %d, want %d", path, reply.StatusCode, want)
 		}
 	}
 	return said.String()
+}
+
+// probed is the path that a probe asks for, on the port of that name.
+func probed(t *testing.T, p *corev1.Probe, port string) string {
+	t.Helper()
+	if p == nil || p.HTTPGet == nil || p.HTTPGet.Port.String() != port {
+		t.Fatalf("probe %v, want one of the port %s", p, port)
+	}
+	return p.HTTPGet.Path
 }
