@@ -65,7 +65,7 @@ func (r *report) failed() bool {
 func (a *app) checkCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
-		Short: "Check configuration, Redis, clock and providers, and say what to do",
+		Short: "Check configuration, Redis, clock, providers and collector, and say what to do",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var r report
@@ -79,6 +79,7 @@ func (a *app) checkCommand() *cobra.Command {
 				r.keys(cfg)
 				r.redis(ctx, cfg)
 				r.providers(ctx, cfg)
+				r.traces(ctx, cfg)
 			}
 			if err := a.printReport(r); err != nil {
 				return err
@@ -142,6 +143,7 @@ func (r *report) redis(ctx context.Context, cfg config.Config) {
 		return
 	}
 	defer rdb.Close()
+	r.redisEncryption(cfg)
 	before := time.Now()
 	server, err := rdb.Time(ctx).Result()
 	if err != nil {
@@ -260,6 +262,7 @@ func (r *report) providers(ctx context.Context, cfg config.Config) {
 	for _, p := range on {
 		def, _ := all.ByName(p.Name)
 		base := cfg.Providers[p.Name].URL(def)
+		r.providerEncryption(p.Name, base)
 		via, err := reach(ctx, base)
 		if via != "" {
 			base += ", through the proxy " + via + ","

@@ -9,7 +9,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/otpq/otpq/internal/config"
 	"github.com/otpq/otpq/internal/redistest"
+	"github.com/otpq/otpq/internal/secret"
 )
 
 // checkReport is what `otpq check --json` prints.
@@ -100,6 +102,10 @@ func TestCheckTellsWhatToDo(t *testing.T) {
 			env:   []string{"OTPQ_WORKER_SHUTDOWN_TIMEOUT=5s"},
 			check: "timeout ladder", status: checkFailure, says: "worker.shutdown_timeout: 5s is too short", fix: "change the timeouts",
 		},
+		"a collector that is dead": {
+			env:   []string{"OTPQ_TRACING_ENDPOINT=" + nobody},
+			check: "traces", status: checkWarning, says: nobody + " cannot be reached", fix: "tracing.endpoint",
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, c.redis...)
@@ -121,6 +127,56 @@ func TestCheckTellsWhatToDo(t *testing.T) {
 			}
 			otpq(t, env, "", "check").want(t, code).wantOut(t, c.check, "→ ", c.fix)
 		})
+	}
+}
+
+func TestCheckOfACollectorThatAnswers(t *testing.T) {
+	r := newRig(t)
+	env := []string{"OTPQ_CONFIG=" + r.file, "OTPQ_TRACING_ENDPOINT=" + r.url}
+	report := decode[checkReport](t, otpq(t, env, "", "check", "--json").want(t, exitDone))
+	if got := report.find("traces"); got.Status != checkOK || got.Message != r.url+" can be reached" {
+		t.Errorf("traces = %+v, want that it can be reached", got)
+	}
+}
+
+// Only what leaves the machine can be read on the way.
+func TestCheckWarnsOfWhatIsNotEncrypted(t *testing.T) {
+	for url, want := range map[string]string{
+		"redis://127.0.0.1:6379/0": "", "redis://localhost": "", "redis://[::1]:6379": "", "rediss://redis.example:6379": "",
+		"unix:///run/redis.sock": "", "redis-cluster://127.0.0.1:7000,127.0.0.1:7001": "", "rediss-sentinel://a,b/mymaster": "",
+		"redis://:s3cret@redis.example:6379/0":           "use rediss://",
+		"redis://:s3cret@10.0.0.7?dial_timeout=3s":       "use rediss://",
+		"redis-cluster://127.0.0.1:7000,10.0.0.7:7000":   "use rediss-cluster://",
+		"redis-sentinel://u:s3cret@a:26379,b/mymaster/1": "use rediss-sentinel://",
+	} {
+		var r report
+		r.redisEncryption(config.Config{Redis: config.Redis{URL: secret.Text(url)}})
+		if want == "" && len(r.Findings) == 0 {
+			continue
+		}
+		if want == "" || len(r.Findings) != 1 || r.Findings[0].Status != checkWarning || !strings.HasPrefix(r.Findings[0].Fix, want) ||
+			strings.Contains(r.Findings[0].Message, "s3cret") {
+			t.Errorf("%s: %+v, want the fix %q", url, r.Findings, want)
+		}
+	}
+	for base, want := range map[string]bool{
+		"http://127.0.0.1:8089": false, "http://localhost": false, "http://[::1]:80/x": false, "https://api.example": false,
+		"http://api.example": true, "http://10.0.0.7:8089/x": true,
+	} {
+		var r report
+		r.providerEncryption("kinpos", base)
+		if got := len(r.Findings) == 1; got != want || got && (r.Findings[0].Status != checkWarning || !strings.Contains(r.Findings[0].Fix, "providers.kinpos.base_url")) {
+			t.Errorf("%s: %+v, want a warning: %v", base, r.Findings, want)
+		}
+	}
+	// And the command asks both.
+	r := newRig(t)
+	env := []string{"OTPQ_CONFIG=" + r.file, "OTPQ_PROVIDERS_KINPOS_BASE_URL=http://192.0.2.1:9", "OTPQ_REDIS_URL=redis://192.0.2.1:9/0?dial_timeout=10ms"}
+	report := decode[checkReport](t, otpqProcess(t, env, "check", "--json").want(t, exitFailed))
+	for _, name := range []string{"redis encryption", "kinpos encryption"} {
+		if report.find(name).Status != checkWarning {
+			t.Errorf("%s = %+v, want a warning", name, report.find(name))
+		}
 	}
 }
 
