@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jedib0t/go-pretty/v6/table"
@@ -87,9 +88,9 @@ func providerSettings(cfg config.Config) []overview.Settings {
 }
 
 func (a *app) printProviders(views []overview.Provider) {
-	t := a.table("provider", "breaker", "limit", "lane", "slots", "queues", "pending", "active", "deferred", "scheduled", "oldest")
+	t := a.table("provider", "breaker", "workers", "limit", "lane", "slots", "queues", "pending", "active", "deferred", "scheduled", "oldest")
 	for _, v := range views {
-		name, limit := v.Name, "none"
+		name, limit, workers := v.Name, "none", strconv.Itoa(len(v.Breaker.Workers))
 		if v.RateLimit.Limit > 0 {
 			limit = fmt.Sprintf("%d/%s", v.RateLimit.Limit, v.RateLimit.Period)
 		}
@@ -106,8 +107,8 @@ func (a *app) printProviders(views []overview.Provider) {
 			if l.Paused {
 				oldest += " (paused)"
 			}
-			t.AppendRow(table.Row{name, breaker, limit, lane, l.Concurrency, l.Queues, l.Pending, l.Active, l.Deferred, l.Scheduled, oldest})
-			name, breaker, limit = "", "", "" // once a provider
+			t.AppendRow(table.Row{name, breaker, workers, limit, lane, l.Concurrency, l.Queues, l.Pending, l.Active, l.Deferred, l.Scheduled, oldest})
+			name, breaker, workers, limit = "", "", "", "" // once a provider
 		}
 	}
 	a.printTable(t)

@@ -32,7 +32,7 @@ func TestProvidersShowsWhatWaits(t *testing.T) {
 	}
 	r.send("--lane", "bulk")
 	r.send("--at", "1h")
-	r.otpq("providers").want(t, exitDone).wantOut(t, "provider", "oldest", "unimedbh", "unknown", "interactive", "bulk", "none")
+	r.otpq("providers").want(t, exitDone).wantOut(t, "provider", "oldest", "unimedbh", "unknown  0 ", "interactive", "bulk", "none")
 
 	v := r.view("unimedbh")
 	if !v.On || v.Off != "" || v.BaseURL != r.url || v.Breaker.State != "unknown" || len(v.Breaker.Workers) != 0 {
@@ -79,7 +79,7 @@ func TestProvidersShowsAnOpenBreaker(t *testing.T) {
 	if len(v.Breaker.Workers) != 1 || v.Breaker.OpenUntil.Before(time.Now()) {
 		t.Errorf("breaker = %+v, want one worker's, open for a while", v.Breaker)
 	}
-	r.otpq("providers").want(t, exitDone).wantOut(t, "open", "unimedbh: breaker open until ", "closed")
+	r.otpq("providers").want(t, exitDone).wantOut(t, "workers", "open     1 ", "unimedbh: breaker open until ", "closed   1 ")
 	waiting := r.send()
 	waitFor(t, "the deferral", func() bool { return r.record(waiting).State == status.Deferred })
 	r.otpq("status", waiting).want(t, exitDone).wantOut(t, "deferred (breaker_open), next attempt at ")

@@ -40,6 +40,7 @@ func (w *providersWatch) run(ctx context.Context, interval time.Duration) error 
 	defer tick.Stop()
 	for first := true; ; first = false {
 		look, cancel := withTimeout(ctx)
+		began := time.Now() // a Redis that hangs is away from here on, not from when we gave up
 		views, err := w.read(look)
 		cancel()
 		switch {
@@ -48,7 +49,7 @@ func (w *providersWatch) run(ctx context.Context, interval time.Duration) error 
 		case err != nil && first:
 			return err
 		}
-		if err := w.show(views, err, time.Now()); err != nil {
+		if err := w.show(views, err, began); err != nil {
 			return err
 		}
 		select {

@@ -78,6 +78,26 @@ func TestProvidersWatchPrintsJSONLines(t *testing.T) {
 	}
 }
 
+// A Redis that hangs is found out seconds later.
+func TestProvidersWatchSaysSinceWhenRedisHangs(t *testing.T) {
+	r := newRig(t)
+	b := start(t, []string{"OTPQ_CONFIG=" + r.file}, "providers", "--watch", "--json", "--interval", "100ms")
+	b.says(`"providers"`)
+	r.redis.Pause()
+	b.says(`"error"`)
+	found := time.Now()
+	r.redis.Resume()
+	text := b.out.String()
+	for _, line := range decodeLines[watched](t, text[:strings.LastIndex(text, "\n")+1]) {
+		if line.Error != "" {
+			if found.Sub(line.Time) < time.Second {
+				t.Errorf("it hangs since %s, and that was known at %s; want the time before the wait for it", line.Time, found)
+			}
+			return
+		}
+	}
+}
+
 func TestProvidersWatchNeedsSense(t *testing.T) {
 	r := newRig(t)
 	r.otpq("providers", "--interval", "1s").want(t, exitUsage, "--interval needs --watch")
