@@ -41,6 +41,15 @@ func TestCampaignsAreShown(t *testing.T) {
 	}
 }
 
+// An id comes from Redis, and a label has to be UTF-8.
+func TestACampaignWithAnUnreadableIDIsShownAllTheSame(t *testing.T) {
+	t.Parallel()
+	got := series(t, campaignsOf(Campaign{ID: "a\xff", Provider: "p", Rows: map[string]int64{"waiting": 7}}))
+	if got["otpq_campaign_rows{a\uFFFD,p,waiting}"] != 7 {
+		t.Errorf("series = %v, want the campaign's", got)
+	}
+}
+
 // The ids of campaigns are the only label that grows without end.
 func TestOnlyAFewCampaignsAreShown(t *testing.T) {
 	t.Parallel()

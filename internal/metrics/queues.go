@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -72,7 +73,9 @@ func (q *Queues) look(ctx context.Context) []prometheus.Metric {
 	out := []prometheus.Metric{redisUp.value(1)}
 	out = append(out, q.lanes(queues)...)
 	for _, each := range queues {
-		out = append(out, asynqs(each)...)
+		if slices.Contains(q.Providers, each.Provider) { // anybody can name a queue; labels are a closed set
+			out = append(out, asynqs(each)...)
+		}
 	}
 	for _, p := range q.Providers {
 		if n, err := q.Dead(ctx, p); err == nil {

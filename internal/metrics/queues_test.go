@@ -214,6 +214,23 @@ func TestAHungRedisIsSaidToBeDownAndHoldsNoScrapeUp(t *testing.T) {
 	}
 }
 
+// Whoever may write to Redis can name a queue as they like; a label that is no UTF-8
+// leaves every worker and dashboard without any metrics.
+func TestQueuesOfNobodyMakeNoSeries(t *testing.T) {
+	t.Parallel()
+	s := redistest.Start(t)
+	s.Client().SAdd(t.Context(), "asynq:queues", "otpq:\xff:bulk", "otpq:maria@example.com:bulk", "otpq:kinpos:bulk")
+	got := series(t, queuesOn(s))
+	if _, there := got["asynq_queue_size{otpq:kinpos:bulk}"]; !there {
+		t.Errorf("series = %v, want those of the queue that is ours", got)
+	}
+	for name := range got {
+		if strings.Contains(name, "maria") || strings.Contains(name, "\xff") {
+			t.Errorf("%q is shown, and is of no provider", name)
+		}
+	}
+}
+
 func TestWhatCannotBeReadIsLeftOutAlone(t *testing.T) {
 	t.Parallel()
 	s := redistest.Start(t)

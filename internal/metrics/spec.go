@@ -1,6 +1,10 @@
 package metrics
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // spec is one metric. All are made from specs, so that [Reference] lists what there
 // is and nothing else.
@@ -46,7 +50,12 @@ func (s spec) read() read {
 	return read{prometheus.NewDesc(s.name, s.help, s.labels, nil), as}
 }
 
+// value is one series. A label that came from Redis may hold any bytes, and one that
+// is no UTF-8 would take all other metrics away.
 func (r read) value(v float64, labels ...string) prometheus.Metric {
+	for i, l := range labels {
+		labels[i] = strings.ToValidUTF8(l, "\uFFFD")
+	}
 	return prometheus.MustNewConstMetric(r.Desc, r.as, v, labels...)
 }
 
