@@ -95,7 +95,7 @@ func (a *app) printProviders(views []overview.Provider) {
 			limit = fmt.Sprintf("%d/%s", v.RateLimit.Limit, v.RateLimit.Period)
 		}
 		breaker := a.paint(breakerColour(v.Breaker.State), v.Breaker.State)
-		if !v.On {
+		if off(v) {
 			breaker = "off"
 		}
 		for _, lane := range tasks.Lanes() {
@@ -113,14 +113,21 @@ func (a *app) printProviders(views []overview.Provider) {
 	}
 	a.printTable(t)
 	for _, v := range views {
-		if !v.On {
+		switch {
+		case off(v):
 			fmt.Fprintf(a.out, "%s is off: %s\n", v.Name, v.Off)
+		case !v.On:
+			fmt.Fprintf(a.out, "%s is on in the workers, and not in this configuration: %s\n", v.Name, v.Off)
 		}
 		if v.Breaker.State == worker.BreakerOpen {
 			fmt.Fprintf(a.out, "%s: breaker open until %s\n", v.Name, clock(v.Breaker.OpenUntil))
 		}
 	}
 }
+
+// off reports whether nobody has the provider on. A shell without the workers' tokens
+// must not hide how their breaker is.
+func off(v overview.Provider) bool { return !v.On && len(v.Breaker.Workers) == 0 }
 
 func breakerColour(state string) text.Colors {
 	switch state {

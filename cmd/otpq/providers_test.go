@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"strings"
 	"testing"
 	"time"
 
@@ -59,6 +61,21 @@ func TestProvidersSaysWhatIsOffAndWhy(t *testing.T) {
 	}
 	if diff := cmp.Diff(map[string]bool{"medsenior": false, "unimedbh": true, "kinpos": false}, on); diff != "" {
 		t.Errorf("providers that are on (-want +got):\n%s", diff)
+	}
+}
+
+// An operator's shell may lack the token that the workers have.
+func TestProvidersThatOnlyTheWorkersHaveOnAreNotOff(t *testing.T) {
+	var out bytes.Buffer
+	a := &app{streams: streams{out: &out}}
+	a.printProviders([]overview.Provider{{
+		Name: "medsenior", Off: "needs a token",
+		Breaker: overview.Breaker{State: worker.BreakerOpen, Workers: map[string]worker.BreakerPresence{"w": {State: worker.BreakerOpen}}},
+	}})
+	for _, want := range []string{"medsenior  open     1 ", "medsenior is on in the workers, and not in this configuration: needs a token", "breaker open until "} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("providers prints\n%s\nwant %q in it", out.String(), want)
+		}
 	}
 }
 
