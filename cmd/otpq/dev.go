@@ -156,15 +156,13 @@ func (d *dev) refuseUsed(ctx context.Context, rdb redis.UniversalClient) error {
 	if len(workers) > 0 {
 		return fmt.Errorf("--redis: %s has a worker already%s", redisconn.Describe(d.redisURL), instead)
 	}
-	for _, def := range all.All() {
-		for _, lane := range tasks.Lanes() {
-			waiting, err := backlog.Read(ctx, rdb, def.Name, lane, 1, time.Now())
-			if err != nil {
-				return err
-			}
-			if waiting.Pending+waiting.Active+waiting.Deferred+waiting.Scheduled > 0 {
-				return fmt.Errorf("--redis: %s has messages queued for %s%s", redisconn.Describe(d.redisURL), def.Name, instead)
-			}
+	queues, err := backlog.ReadAll(ctx, rdb, time.Now())
+	if err != nil {
+		return err
+	}
+	for _, q := range queues {
+		if q.Pending+q.Active+q.Retry+q.Scheduled > 0 {
+			return fmt.Errorf("--redis: %s has messages queued for %s%s", redisconn.Describe(d.redisURL), q.Provider, instead)
 		}
 	}
 	return nil

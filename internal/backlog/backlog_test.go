@@ -20,11 +20,11 @@ func TestReadCountsWhatAsynqHolds(t *testing.T) {
 	client, inspector := asynq.NewClientFromRedisClient(rdb), asynq.NewInspectorFromRedisClient(rdb)
 	read := func(now time.Time) Lane {
 		t.Helper()
-		lane, err := Read(t.Context(), rdb, "unimedbh", tasks.Bulk, 1, now)
+		queues, err := ReadAll(t.Context(), rdb, now, queue)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return lane
+		return LaneOf(queues, "unimedbh", tasks.Bulk)
 	}
 	if diff := cmp.Diff(Lane{Queues: 1}, read(time.Now())); diff != "" {
 		t.Errorf("empty lane (-want +got):\n%s", diff)
@@ -63,8 +63,8 @@ func TestReadCountsWhatAsynqHolds(t *testing.T) {
 		t.Errorf("with ghosts: %+v, want 3 pending of no known age", got)
 	}
 	server.Stop()
-	if _, err := Read(t.Context(), rdb, "unimedbh", tasks.Bulk, 1, time.Now()); err == nil {
-		t.Error("Read() without Redis = nil error")
+	if _, err := ReadAll(t.Context(), rdb, time.Now()); err == nil {
+		t.Error("ReadAll() without Redis = nil error")
 	}
 }
 
@@ -98,10 +98,11 @@ func TestReadSumsOverAllQueuesOfALane(t *testing.T) {
 			}
 			rdb.HSet(t.Context(), "asynq:{"+mine[3]+"}:t:"+oldest, "pending_since", time.Now().Add(-time.Hour).UnixNano())
 			for configured, queues := range map[int]int{0: 5, 1: 5, 3: 5, 5: 5, 8: 8} {
-				got, err := Read(t.Context(), rdb, "unimedbh", tasks.Bulk, configured, time.Now())
+				all, err := ReadAll(t.Context(), rdb, time.Now(), tasks.Queues("unimedbh", tasks.Bulk, configured)...)
 				if err != nil {
 					t.Fatal(err)
 				}
+				got := LaneOf(all, "unimedbh", tasks.Bulk)
 				if got.OldestSeconds < 3600 || got.OldestSeconds > 3700 {
 					t.Errorf("%d configured: oldest_seconds = %v, want an hour", configured, got.OldestSeconds)
 				}
@@ -111,5 +112,20 @@ func TestReadSumsOverAllQueuesOfALane(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// A key that is not there is the first that Redis tells of; what it refuses comes after.
+func TestWhatRedisRefusesIsNotTakenForNothing(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t)
+	rdb := server.Client()
+	rdb.SAdd(t.Context(), "asynq:queues", tasks.QueueName("unimedbh", tasks.Bulk))
+	if _, err := ReadAll(t.Context(), rdb, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	rdb.Do(t.Context(), "acl", "setuser", "default", "-exists")
+	if queues, err := ReadAll(t.Context(), rdb, time.Now()); !redis.HasErrorPrefix(err, "NOPERM") {
+		t.Errorf("ReadAll() = %+v, %v; want what Redis says", queues, err)
 	}
 }

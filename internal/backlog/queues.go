@@ -36,16 +36,18 @@ func (q Queue) Size() int64 {
 	return q.Pending + q.Active + q.Scheduled + q.Retry + q.Archived + q.Completed
 }
 
-// ReadAll returns all queues of otpq's that Redis knows of, by name. It takes four
-// round trips, and Redis a constant time for each queue, however long.
-func ReadAll(ctx context.Context, rdb redis.UniversalClient, now time.Time) ([]Queue, error) {
+// ReadAll returns all queues of otpq's that Redis knows of, and those of the
+// configuration too, by name. It takes four round trips, and Redis a constant time for
+// each queue, however long.
+func ReadAll(ctx context.Context, rdb redis.UniversalClient, now time.Time, configured ...string) ([]Queue, error) {
 	names, err := rdb.SMembers(ctx, "asynq:queues").Result()
 	if err != nil {
 		return nil, fmt.Errorf("read queues: %w", err)
 	}
+	names = append(names, configured...)
 	slices.Sort(names)
 	var out []Queue
-	for _, name := range names {
+	for _, name := range slices.Compact(names) {
 		if provider, lane, _, ok := tasks.ParseQueue(name); ok {
 			out = append(out, Queue{Name: name, Provider: provider, Lane: lane, Bytes: -1})
 		}
@@ -83,7 +85,7 @@ func readSizes(ctx context.Context, rdb redis.UniversalClient, queues []Queue) (
 		retry, scheduled  *redis.StringSliceCmd
 	}
 	asked := make([]replies, len(queues))
-	_, err := rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	err := ask(ctx, rdb, func(p redis.Pipeliner) {
 		for i, q := range queues {
 			key := func(name string) string { return "asynq:{" + q.Name + "}:" + name }
 			r := &asked[i]
@@ -96,10 +98,9 @@ func readSizes(ctx context.Context, rdb redis.UniversalClient, queues []Queue) (
 			r.pending = p.LIndex(ctx, key("pending"), -1)
 			r.retry, r.scheduled = p.ZRange(ctx, key("retry"), 0, 0), p.ZRange(ctx, key("scheduled"), 0, 0)
 		}
-		return nil
 	})
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return nil, fmt.Errorf("read queues: %w", err)
+	if err != nil {
+		return nil, err
 	}
 	next := make([]nextTask, len(queues))
 	for i := range queues {
@@ -115,6 +116,22 @@ func readSizes(ctx context.Context, rdb redis.UniversalClient, queues []Queue) (
 	return next, nil
 }
 
+// ask sends the commands together. That there is nothing is no error, and hides none
+// that comes after it.
+func ask(ctx context.Context, rdb redis.UniversalClient, commands func(redis.Pipeliner)) error {
+	sent, err := rdb.Pipelined(ctx, func(p redis.Pipeliner) error { commands(p); return nil })
+	for _, cmd := range sent {
+		if cmd.Err() != nil && !errors.Is(cmd.Err(), redis.Nil) {
+			err = cmd.Err()
+			break
+		}
+	}
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return fmt.Errorf("read queues: %w", err)
+	}
+	return nil
+}
+
 func first(ids []string) string {
 	if len(ids) == 0 {
 		return ""
@@ -124,16 +141,15 @@ func first(ids []string) string {
 
 func readAges(ctx context.Context, rdb redis.UniversalClient, queues []Queue, next []nextTask, now time.Time) error {
 	since := make([]*redis.StringCmd, len(queues))
-	_, err := rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	err := ask(ctx, rdb, func(p redis.Pipeliner) {
 		for i, q := range queues {
 			if next[i].pending != "" {
 				since[i] = p.HGet(ctx, taskKey(q, next[i].pending), "pending_since")
 			}
 		}
-		return nil
 	})
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return fmt.Errorf("read queues: %w", err)
+	if err != nil {
+		return err
 	}
 	for i := range queues {
 		if since[i] == nil {

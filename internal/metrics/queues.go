@@ -91,26 +91,15 @@ func (q *Queues) look(ctx context.Context) []prometheus.Metric {
 	return out
 }
 
-// lanes adds up the queues of each lane.
+// lanes are those of each provider.
 func (q *Queues) lanes(queues []backlog.Queue) []prometheus.Metric {
 	var out []prometheus.Metric
 	for _, provider := range q.Providers {
 		for _, lane := range tasks.Lanes() {
-			var all backlog.Queue
-			for _, each := range queues {
-				if each.Provider != provider || each.Lane != lane {
-					continue
-				}
-				all.Pending += each.Pending
-				all.Active += each.Active
-				all.Retry += each.Retry
-				all.Scheduled += each.Scheduled
-				all.OldestSeconds = max(all.OldestSeconds, each.OldestSeconds)
-				all.Paused = all.Paused || each.Paused
-			}
+			all := backlog.LaneOf(queues, provider, lane)
 			of := []string{provider, string(lane)}
 			for state, n := range map[string]int64{
-				"pending": all.Pending, "active": all.Active, "deferred": all.Retry, "scheduled": all.Scheduled,
+				"pending": all.Pending, "active": all.Active, "deferred": all.Deferred, "scheduled": all.Scheduled,
 			} {
 				out = append(out, queueMessages.value(float64(n), provider, string(lane), state))
 			}

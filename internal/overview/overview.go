@@ -73,6 +73,16 @@ func Read(ctx context.Context, rdb redis.UniversalClient, all []Settings, now ti
 	if err != nil {
 		return nil, err
 	}
+	var names []string
+	for _, s := range all {
+		for _, lane := range tasks.Lanes() {
+			names = append(names, tasks.Queues(s.Name, lane, s.Queues)...)
+		}
+	}
+	queues, err := backlog.ReadAll(ctx, rdb, now, names...)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]Provider, 0, len(all))
 	for _, s := range all {
 		p := Provider{
@@ -80,11 +90,7 @@ func Read(ctx context.Context, rdb redis.UniversalClient, all []Settings, now ti
 			RateLimit: s.RateLimit, Breaker: SumBreakers(workers, s.Name), Lanes: map[string]Lane{},
 		}
 		for _, lane := range tasks.Lanes() {
-			waiting, err := backlog.Read(ctx, rdb, s.Name, lane, s.Queues, now)
-			if err != nil {
-				return nil, err
-			}
-			p.Lanes[string(lane)] = Lane{s.Concurrency[lane], waiting}
+			p.Lanes[string(lane)] = Lane{s.Concurrency[lane], backlog.LaneOf(queues, s.Name, lane)}
 		}
 		out = append(out, p)
 	}
