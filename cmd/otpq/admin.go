@@ -50,6 +50,14 @@ func (h *health) waits() { h.waited.Store(time.Now().UnixNano()) }
 // started notes that it is over.
 func (h *health) started() { h.waited.Store(0) }
 
+// turning fails too while it waits: then no loop drains a queue.
+func (h *health) turning() error {
+	if h.waited.Load() != 0 {
+		return errors.New("the worker has not started yet: it waits for redis")
+	}
+	return h.loops()
+}
+
 // ServeHTTP answers 200, or 503 and what stands still.
 func (h *health) ServeHTTP(rw http.ResponseWriter, _ *http.Request) {
 	last := h.waited.Load()

@@ -31,7 +31,7 @@ func (r *report) providerEncryption(provider, base string) {
 	if u, err := url.Parse(base); err != nil || u.Scheme != "http" || !elsewhere(u.Host) {
 		return
 	}
-	r.warn(provider+" encryption", base+" is not encrypted: the token and the people can be read on the way",
+	r.warn(provider+" encryption", base+" is not encrypted: whom it is asked to write to can be read on the way, and the token if it has one",
 		"use https:// in providers."+provider+".base_url")
 }
 

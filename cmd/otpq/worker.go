@@ -88,8 +88,9 @@ func runWorker(ctx context.Context, cfg config.Config, log zerolog.Logger) error
 	registry.MustRegister(queueMetrics(rdb, store), campaignMetrics(campaign.NewControl(campaignConfig(cfg, rdb))))
 	// First, so that a taken address ends the worker before it has messages in
 	// hand, and so that /readyz tells what a worker waits for.
-	ready, alive := newReadiness(cfg, on, off, ring, rdb, w.Healthy), &health{loops: w.Healthy}
+	alive := &health{loops: w.Healthy}
 	alive.waits()
+	ready := newReadiness(cfg, on, off, ring, rdb, alive.turning)
 	stopAdmin, err := serveAdmin(cfg.Admin.Listen, adminHandler(alive, ready, registry), log)
 	if err != nil {
 		return err

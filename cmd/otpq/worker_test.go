@@ -227,7 +227,7 @@ func TestWorkerWaitsForRedis(t *testing.T) {
 	if code, body := get(t, "http://"+url+"/healthz"); code != http.StatusOK || !strings.Contains(body, `"status":"waiting for redis"`) {
 		t.Errorf("/healthz = %d %s, want 200 and that it waits", code, body)
 	}
-	if code, body := get(t, "http://"+url+"/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, `"status":"failing"`) {
+	if code, body := get(t, "http://"+url+"/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(body, `"loops":"the worker has not started yet: it waits for redis"`) {
 		t.Errorf("/readyz = %d %s, want 503", code, body)
 	}
 	r.redis.Restart()
