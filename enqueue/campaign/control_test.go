@@ -5,11 +5,13 @@ import (
 	"errors"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/otpq/otpq/enqueue/campaign/rows"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/worker"
 )
@@ -392,5 +394,48 @@ func TestListHasTheNewestFirst(t *testing.T) {
 		if !errors.Is(err, ErrNotFound) {
 			t.Errorf("%s() of what there is not = %v", what, err)
 		}
+	}
+}
+
+func TestNothingIsTakenOfACampaignThatIsPaused(t *testing.T) {
+	r := newRig(t)
+	r.create(settings("still"), people(0, 20)...)
+	r.start("still")
+	f := r.feederAt("still")
+	list, to, err := f.take(t.Context(), 0, 20, 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Pause(t.Context(), "still"); err != nil { // which the feeder has not seen yet
+		t.Fatal(err)
+	}
+	if state, err := f.advance(t.Context(), list, to, time.Now()); err != nil || state != Paused {
+		t.Errorf("advance() = %s, %v; want it paused", state, err)
+	}
+	m, err := r.read(t.Context(), "still")
+	if live := r.look.HLen(t.Context(), liveKey("still")).Val(); err != nil || m.reserved != 0 || live != 0 {
+		t.Errorf("rows are taken up to %d, %d are in flight, %v; want none", m.reserved, live, err)
+	}
+}
+
+func TestACreatorThatStoodStillCountsNothing(t *testing.T) {
+	r := newRig(t)
+	source := Source{Rows: func(yield func(rows.Row, error) bool) {
+		for n, row := range people(0, batchRows+1) {
+			if n == batchRows { // the first are kept
+				if err := r.look.HSet(t.Context(), campaignKey("twice"), "by", "another").Err(); err != nil {
+					t.Error(err)
+				}
+			}
+			if !yield(row, nil) {
+				return
+			}
+		}
+	}}
+	if _, _, err := r.Create(t.Context(), settings("twice"), source, CreateOptions{}); !errors.Is(err, ErrCreating) {
+		t.Errorf("Create() = %v, want ErrCreating", err)
+	}
+	if n := r.look.HGet(t.Context(), countsKey("twice"), "rows").Val(); n != strconv.Itoa(batchRows) {
+		t.Errorf("%s rows are counted, want %d", n, batchRows)
 	}
 }
