@@ -194,8 +194,8 @@ func (m *monitor) serveAPI(w http.ResponseWriter, r *http.Request, reading bool)
 			"or use otpq cancel.", http.StatusForbidden)
 		return
 	}
-	slots := m.api
-	if r.URL.Path == asynqmonRoot+"/api/metrics" {
+	slots, charts := m.api, r.URL.Path == asynqmonRoot+"/api/metrics"
+	if charts {
 		slots = m.metrics
 	}
 	select {
@@ -209,13 +209,17 @@ func (m *monitor) serveAPI(w http.ResponseWriter, r *http.Request, reading bool)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	if !reading {
-		defer m.forget() // what was changed is shown at once
-	} else if s := m.overall[r.URL.Path]; s != nil {
+	switch s := m.overall[r.URL.Path]; {
+	case charts:
+		m.serveCharts(w, r)
+	case reading && s != nil:
 		s.serve(w, r, m.inner)
-		return
+	default:
+		m.inner.ServeHTTP(w, r)
 	}
-	m.inner.ServeHTTP(w, r)
+	if !reading {
+		m.forget() // what was changed is shown at once
+	}
 }
 
 // forget has the next who asks see how it is now.

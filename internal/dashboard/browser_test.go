@@ -22,6 +22,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"github.com/otpq/otpq/enqueue"
+	"github.com/otpq/otpq/internal/dashboard"
 	"github.com/otpq/otpq/status"
 )
 
@@ -268,7 +269,8 @@ const contrasts = `(() => {
 })()`
 
 func TestInARealBrowser(t *testing.T) {
-	r := newRig(t, withWrite, withAuth(oneUser(t)))
+	prometheus := fakePrometheus(t, func(string) string { return twoProcesses })
+	r := newRig(t, withWrite, withAuth(oneUser(t)), func(_ *rig, c *dashboard.Config) { c.Prometheus = prometheus })
 	pending := r.send(enqueue.Campaign("november"))
 	dead := r.bury("unimedbh", status.Unknown, "timeout", time.Now())
 	r.bury("kinpos", status.Rejected, "recipient_unknown", time.Now())
@@ -313,6 +315,7 @@ func TestInARealBrowser(t *testing.T) {
 			{"/asynqmon/schedulers", []string{"Schedulers"}},
 			{"/asynqmon/redis", []string{"Redis Info"}},
 			{"/asynqmon/settings", []string{"Settings", "Polling Interval"}},
+			{"/asynqmon/q/metrics", []string{"Tasks Processed", "Archived Tasks"}},
 		} {
 			p.open(page.at, page.words...)
 			p.check(page.at)
@@ -322,6 +325,10 @@ func TestInARealBrowser(t *testing.T) {
 			if i < 3 {
 				p.picture(fmt.Sprintf("asynqmon-%d", i))
 			}
+		}
+		// Nine charts, and a and b in each once.
+		if got := eval[int](p, `document.querySelectorAll(".recharts-legend-item").length`); got != 9*2 {
+			t.Errorf("the metrics view names %d curves, want 18", got)
 		}
 		if !eval[bool](p, `[...document.images].every(i => i.complete && i.naturalWidth > 0)`) {
 			t.Error("a picture is not shown")

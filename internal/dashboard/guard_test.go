@@ -1,6 +1,7 @@
 package dashboard_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/otpq/otpq/enqueue"
 	"github.com/otpq/otpq/internal/dashboard"
@@ -198,12 +201,11 @@ func TestProbesAndMetricsAreOutsideTheGate(t *testing.T) {
 func TestTheMetricsViewAsksPrometheusAboutQueuesOnly(t *testing.T) {
 	t.Parallel()
 	asked := make(chan string, 100)
-	prometheus := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
-		asked <- q.URL.Query().Get("query")
-		_, _ = w.Write([]byte(`{"status":"success"}`))
-	}))
-	t.Cleanup(prometheus.Close)
-	r := newRig(t, func(_ *rig, c *dashboard.Config) { c.Prometheus = prometheus.URL })
+	prometheus := fakePrometheus(t, func(query string) string {
+		asked <- query
+		return `{"status":"success"}`
+	})
+	r := newRig(t, func(_ *rig, c *dashboard.Config) { c.Prometheus = prometheus })
 	r.get("/asynqmon/api/metrics?duration=3600&endtime=1800000000&queues="+queue).want(t, http.StatusOK, "success")
 	if q := <-asked; !strings.Contains(q, queue) {
 		t.Errorf("Prometheus was asked %q, want about %s", q, queue)
@@ -215,4 +217,60 @@ func TestTheMetricsViewAsksPrometheusAboutQueuesOnly(t *testing.T) {
 	if len(asked) > 0 {
 		t.Errorf("Prometheus was asked %q", <-asked)
 	}
+}
+
+// TestTheMetricsViewHasOneCurveForEachQueue: every process tells of the same queues.
+func TestTheMetricsViewHasOneCurveForEachQueue(t *testing.T) {
+	t.Parallel()
+	const failed = `{"status":"error","errorType":"bad_data","error":"too many points"}`
+	prometheus := fakePrometheus(t, func(query string) string {
+		if strings.Contains(query, "latency") {
+			return failed
+		}
+		if strings.Contains(query, "memory") {
+			return `{"status":"success","data":{"resultType":"matrix","result":[]}}`
+		}
+		return twoProcesses
+	})
+	r := newRig(t, func(_ *rig, c *dashboard.Config) { c.Prometheus = prometheus })
+	p := r.get("/asynqmon/api/metrics?duration=3600").want(t, http.StatusOK, failed)
+	type curve struct {
+		Metric map[string]string
+		Values [][2]any
+	}
+	var got map[string]struct {
+		Data struct{ Result []curve }
+	}
+	if err := json.Unmarshal([]byte(p.body), &got); err != nil {
+		t.Fatal(err)
+	}
+	want := []curve{
+		{map[string]string{"queue": "a"}, [][2]any{{10., "1"}, {20., "5"}, {30., "3"}, {40., "NaN"}}},
+		{map[string]string{"queue": "b"}, [][2]any{{20., "7"}}},
+	}
+	for _, name := range []string{"queue_size", "tasks_processed_per_second", "error_rate", "archived_tasks_by_queue"} {
+		if diff := cmp.Diff(want, got[name].Data.Result); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+	if memory := got["queue_memory_usage_approx_bytes"].Data.Result; memory == nil || len(memory) > 0 {
+		t.Errorf("no curves are %v, want an empty list", memory)
+	}
+}
+
+// twoProcesses is what Prometheus has when one process took another's place.
+const twoProcesses = `{"status":"success","data":{"resultType":"matrix","result":[
+	{"metric":{"queue":"a","instance":"1"},"values":[[10,"1"],[20,"2"],[30,"3"],[40,"NaN"]]},
+	{"metric":{"queue":"b","instance":"1"},"values":[[20,"NaN"]]},
+	{"metric":{"queue":"a","instance":"2"},"values":[[20,"5"],[30,"NaN"],[40,"NaN"]]},
+	{"metric":{"queue":"b","instance":"2"},"values":[[20,"7"]]}]}}`
+
+// fakePrometheus answers each query, and returns where it is.
+func fakePrometheus(t *testing.T, answer func(query string) string) (url string) {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		_, _ = w.Write([]byte(answer(q.URL.Query().Get("query"))))
+	}))
+	t.Cleanup(server.Close)
+	return server.URL
 }
