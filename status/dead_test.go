@@ -58,6 +58,10 @@ func TestEveryWayToDieLeadsToTheDeadLetters(t *testing.T) {
 				t.Errorf("payload %q, want that of %s", d.Payload, d.ID)
 			}
 			one, err := s.DeadLetter(t.Context(), d.ID)
+			if !d.Listed.Equal(d.UpdatedAt) {
+				t.Errorf("listed as of %s, want its end, %s", d.Listed, d.UpdatedAt)
+			}
+			d.Listed = time.Time{} // which one alone has not
 			if diff := cmp.Diff(d, one); err != nil || diff != "" {
 				t.Errorf("DeadLetter() = %v, and differs from Dead (-list +one):\n%s", err, diff)
 			}

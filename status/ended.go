@@ -22,6 +22,9 @@ const endedPage = 256
 type EndedMessage struct {
 	Record
 	Payload []byte `json:"-"`
+	// Listed is its place in the order of a listing, and zero outside of one: when it
+	// ended, or when a result came that was too late and changed nothing.
+	Listed time.Time `json:"-"`
 }
 
 // Open unseals the message. It fails as [tasks.Decode] does.
@@ -63,8 +66,8 @@ func (f EndedFilter) indexes(provider string) (keys []string) {
 }
 
 // Ended yields the messages of a provider that ended in one of the states and match
-// f, oldest first. They are read page by page; one that ends while Ended runs may or
-// may not be seen. An error is yielded once and ends the sequence.
+// f, in the order of Listed. They are read page by page; one that ends while Ended
+// runs may or may not be seen. An error is yielded once and ends the sequence.
 //
 // One that was begun to be sent again stays listed until [Redis.DropEnded]: when that
 // died in the middle, this is how it is found and repeated. ReplayedAs is set then.
@@ -107,6 +110,7 @@ func (s *Redis) yieldEnded(ctx context.Context, provider string, page []place, f
 		if !kept || indexOf(m.State)+provider != at.index || !f.matches(m.Record) {
 			continue
 		}
+		m.Listed = at.listed
 		if !yield(m, nil) {
 			return false
 		}

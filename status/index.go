@@ -95,8 +95,9 @@ func (s *Redis) indexAll(batch []*entry) {
 
 // place is an entry of an index.
 type place struct {
-	id    string
-	index string
+	id     string
+	index  string
+	listed time.Time
 }
 
 // nextPage takes the next places of all cursors together, in the order of time.
@@ -117,7 +118,7 @@ func nextPage(ctx context.Context, cursors []*cursor) ([]place, error) {
 		}
 		z := first.page[0]
 		first.page = first.page[1:]
-		page = append(page, place{id: z.Member.(string), index: first.key})
+		page = append(page, place{id: z.Member.(string), index: first.key, listed: time.UnixMilli(int64(z.Score)).UTC()})
 	}
 	return page, nil
 }

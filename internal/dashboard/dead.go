@@ -42,7 +42,7 @@ var ages = []age{{"", "ever"}, {"1h", "in the last hour"}, {"24h", "in the last 
 // cursor is where a page begins: after a letter of a provider.
 type cursor struct {
 	provider string
-	died     time.Time
+	listed   time.Time
 	id       string
 }
 
@@ -58,7 +58,7 @@ func parseCursor(text string) cursor {
 }
 
 func (c cursor) String() string {
-	return fmt.Sprintf("%s,%d,%s", c.provider, c.died.UnixMilli(), c.id)
+	return fmt.Sprintf("%s,%d,%s", c.provider, c.listed.UnixMilli(), c.id)
 }
 
 func (d *Dashboard) listDead(ctx context.Context, r *http.Request) (view, error) {
@@ -114,14 +114,14 @@ func (d *Dashboard) readDead(ctx context.Context, data *deadData, after cursor) 
 			continue
 		}
 		filter := status.DeadFilter{Since: since}
-		if provider == after.provider && after.died.After(since) {
-			filter.Since = after.died
+		if provider == after.provider && after.listed.After(since) {
+			filter.Since = after.listed
 		}
 		for letter, err := range d.cfg.Records.Dead(ctx, provider, filter) {
 			if err != nil {
 				return cursor{}, err
 			}
-			if provider == after.provider && !letter.UpdatedAt.After(after.died) && letter.ID <= after.id {
+			if provider == after.provider && !letter.Listed.After(after.listed) && letter.ID <= after.id {
 				continue // it was on the page before
 			}
 			scanned++
@@ -132,7 +132,7 @@ func (d *Dashboard) readDead(ctx context.Context, data *deadData, after cursor) 
 				if scanned == maxScan {
 					data.Scanned = scanned
 				}
-				return cursor{provider, letter.UpdatedAt, letter.ID}, nil
+				return cursor{provider, letter.Listed, letter.ID}, nil
 			}
 		}
 	}

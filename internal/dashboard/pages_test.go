@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/otpq/otpq/enqueue"
@@ -116,6 +117,32 @@ func TestDeadLettersAreListedPageByPageEachOnce(t *testing.T) {
 	slices.Sort(got)
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("%d letters are listed, want each of the %d once", len(got), len(want))
+	}
+}
+
+// TestALetterThatIsListedLaterIsOnOnePage: a worker that stood still and comes with its
+// result too late is refused, but the letter is listed as of then.
+func TestALetterThatIsListedLaterIsOnOnePage(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	began := time.Now().Add(-time.Hour)
+	var want []string
+	for i := range 120 {
+		want = append(want, r.bury("kinpos", status.Exhausted, "timeout", began.Add(time.Duration(i)*time.Second)))
+	}
+	late := status.Move{ID: want[0], Provider: "kinpos", To: status.Rejected, Payload: []byte("x"), Now: began.Add(49500 * time.Millisecond)}
+	if err := r.store.Move(t.Context(), late); err == nil {
+		t.Fatal("the late result is not refused")
+	}
+	want = slices.Insert(slices.Clone(want[1:]), 49, want[0]) // the last of its page
+	var got []string
+	for at := "/deliveries/dead"; at != "" && len(got) <= len(want); {
+		var ids []string
+		ids, at = r.listedDead(at)
+		got = append(got, ids...)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("listed (-want +got):\n%s", diff)
 	}
 }
 
