@@ -160,7 +160,7 @@ func explain(r status.Record, p overview.Provider, at place, now time.Time) []st
 		case r.State == status.Queued:
 			sayQueued(say, r, at, now)
 		default:
-			sayDeferred(say, r, p, now)
+			sayDeferred(say, r, p, at, now)
 		}
 	case status.Sending:
 		if n := len(r.Attempts); n > 0 {
@@ -181,7 +181,11 @@ func explain(r status.Record, p overview.Provider, at place, now time.Time) []st
 		say("With the configuration of this dashboard %s is off: it %s.", r.Provider, p.Off)
 	}
 	switch left := r.NotAfter.Sub(now); {
-	case archived && r.State != status.Sending: // it has no time to wait for
+	case r.State == status.Sending && left <= 0:
+		say("Its deadline passed %s ago: no other attempt is made.", span(-left))
+	case r.State == status.Sending:
+		say("No other attempt begins after %s, in %s.", clock(r.NotAfter), span(left))
+	case archived: // it has no time to wait for
 	case left <= 0:
 		say("Its deadline passed %s ago: it expires as soon as a worker takes it.", span(-left))
 	default:
@@ -190,14 +194,18 @@ func explain(r status.Record, p overview.Provider, at place, now time.Time) []st
 	return out
 }
 
+// noTask is what it may mean that a message has none.
+const noTask = "a worker may have it in hand just now. If it stays so, its task was lost or deleted; `otpq audit` says what to do."
+
 func sayQueued(say func(string, ...any), r status.Record, at place, now time.Time) {
 	waited := span(now.Sub(r.CreatedAt))
 	switch {
 	case !at.found:
-		say("Queued %s ago, and there is no task for it in any queue: a worker may have it in hand just now. "+
-			"If it stays so, its task was lost or deleted; `otpq audit` says what to do.", waited)
+		say("Queued %s ago, and there is no task for it in any queue: %s", waited, noTask)
 	case at.state == "scheduled":
 		say("It was asked for later: it is due in %s, at %s.", span(at.due.Sub(now)), clock(at.due))
+	case at.state == "retry": // it could not be written down that it waits
+		say("Queued %s ago; a worker took it and could not begin, and it is due again in %s, at %s.", waited, span(at.due.Sub(now)), clock(at.due))
 	case at.state == "active":
 		say("Queued %s ago; a worker has just taken it.", waited)
 	case at.ahead >= maxAhead:
@@ -209,7 +217,7 @@ func sayQueued(say func(string, ...any), r status.Record, at place, now time.Tim
 	}
 }
 
-func sayDeferred(say func(string, ...any), r status.Record, p overview.Provider, now time.Time) {
+func sayDeferred(say func(string, ...any), r status.Record, p overview.Provider, at place, now time.Time) {
 	last := len(r.Attempts) - 1
 	switch reason := providers.Reason(r.Reason); {
 	case reason == worker.ReasonBreakerOpen && p.Breaker.State == worker.BreakerOpen:
@@ -229,6 +237,8 @@ func sayDeferred(say func(string, ...any), r status.Record, p overview.Provider,
 		say("Deferred because %s.", reasonWords(r.Reason))
 	}
 	switch next := r.NextAttemptAt; {
+	case !at.found:
+		say("There is no task for it in any queue: %s", noTask)
 	case next.IsZero():
 	case !next.Before(r.NotAfter):
 		say("The next attempt would be at %s, which is not before its deadline.", clock(next))

@@ -107,7 +107,21 @@ func TestWhyAMessageWaits(t *testing.T) {
 		},
 		"being sent": {
 			record(status.Sending, "", status.Attempt{Number: 1, StartedAt: in(-time.Second)}), closed, place{found: true, state: "active"},
-			[]string{"Attempt 1 is under way: a worker asked kinpos 1.0 s ago.", deadline},
+			[]string{"Attempt 1 is under way: a worker asked kinpos 1.0 s ago.", "No other attempt begins after 12:02:00 UTC, in 2 min."},
+		},
+		"being sent when its deadline passes": {
+			late(record(status.Sending, "", status.Attempt{Number: 1, StartedAt: in(-61 * time.Second)})), closed, place{found: true, state: "active"},
+			[]string{"Attempt 1 is under way: a worker asked kinpos 1 min 1 s ago.", "Its deadline passed 1 min ago: no other attempt is made."},
+		},
+		"queued, where Redis failed a worker": {
+			record(status.Queued, ""), closed, place{found: true, state: "retry", queue: "q", due: in(8 * time.Second)},
+			[]string{"Queued 3.0 s ago; a worker took it and could not begin, and it is due again in 8.0 s, at 12:00:08 UTC.", deadline},
+		},
+		"deferred, without a task": {
+			due(record(status.Deferred, "provider_error", failed), in(-time.Minute)), closed, place{},
+			[]string{"Deferred after attempt 2, because the provider says that it failed (HTTP 500).",
+				"There is no task for it in any queue: a worker may have it in hand just now. " +
+					"If it stays so, its task was lost or deleted; `otpq audit` says what to do.", deadline},
 		},
 		"late, and the provider is off": {
 			late(record(status.Queued, "")), off, place{found: true, state: "pending", queue: "q"},
