@@ -61,6 +61,15 @@ func checkListen(listen string) string {
 // headerName is what a header may be called, in any case.
 var headerName = regexp.MustCompile(`^[A-Za-z0-9-]{1,64}$`)
 
+// commonHeader are those that clients, and proxies that sign nobody in, send with any
+// request: whoever sends one would be let in under whatever stands in it.
+var commonHeader = regexp.MustCompile(`(?i)^(?:` +
+	`(?:accept|access-control|content|if|sec|transfer|upgrade)(?:-.*)?|` +
+	`x-forwarded-(?:by|for|host|method|port|prefix|proto|protocol|scheme|server|ssl|uri)|` +
+	`authorization|baggage|cache-control|connection|cookie|date|dnt|expect|forwarded|from|host|keep-alive|max-forwards|` +
+	`origin|pragma|priority|proxy-authorization|proxy-connection|range|referer|te|traceparent|tracestate|trailer|user-agent|` +
+	`via|warning|x-correlation-id|x-real-ip|x-request-id|x-requested-with)$`)
+
 func (l *loader) checkDashboard(d Dashboard) {
 	if d.Listen == "" {
 		l.at("dashboard.listen", "is empty: write host:port, such as 127.0.0.1:8080")
@@ -72,10 +81,15 @@ func (l *loader) checkDashboard(d Dashboard) {
 	}
 	if d.TrustedHeader != "" && !headerName.MatchString(d.TrustedHeader) {
 		l.at("dashboard.trusted_header", "must be a header's name, such as X-Forwarded-User")
+	} else if commonHeader.MatchString(d.TrustedHeader) {
+		l.at("dashboard.trusted_header", "comes with requests of people whom nobody has signed in: write the header in which the proxy "+
+			"names those it has signed in, such as X-Forwarded-User, and have it drop that header from what clients send")
 	}
 	for _, text := range Items(d.TrustedProxies) {
-		if _, err := netip.ParsePrefix(text); err != nil {
+		if network, err := netip.ParsePrefix(text); err != nil {
 			l.at("dashboard.trusted_proxies", "must be networks such as 10.1.2.0/24, or 10.1.2.3/32 for one address")
+		} else if network.Bits() == 0 {
+			l.at("dashboard.trusted_proxies", "%s is everybody, who could then name themselves: write the proxies' own networks, such as 10.1.2.0/24", network)
 		}
 	}
 	switch {

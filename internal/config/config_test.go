@@ -178,6 +178,21 @@ func TestFaultyFiles(t *testing.T) {
 	}
 }
 
+func TestAHeaderThatAnyRequestHasNamesNobody(t *testing.T) {
+	for header, ok := range map[string]bool{
+		"X-Forwarded-User": true, "x-forwarded-email": true, "Remote-User": true, "X-Auth-Request-Preferred-Username": true,
+		"Cf-Access-Authenticated-User-Email": true, "X-Goog-Authenticated-User-Email": true, "X-Token-Sub": true, "Proxy-User": true,
+		"Host": false, "authorization": false, "COOKIE": false, "User-Agent": false, "Referer": false, "Origin": false, "Connection": false,
+		"Accept": false, "Accept-Language": false, "Content-Type": false, "Sec-Fetch-Site": false, "If-None-Match": false, "Upgrade-Insecure-Requests": false,
+		"X-Forwarded-For": false, "x-real-ip": false, "Via": false, "Traceparent": false, "X-Request-ID": false,
+	} {
+		_, err := load("", "OTPQ_DASHBOARD_TRUSTED_PROXIES=10.1.2.0/24", "OTPQ_DASHBOARD_TRUSTED_HEADER="+header)
+		if (err == nil) != ok || err != nil && !strings.Contains(err.Error(), "such as X-Forwarded-User") {
+			t.Errorf("trusted_header %s: %v, want ok %v, or what to write instead", header, err, ok)
+		}
+	}
+}
+
 func TestAFileThatCannotBeRead(t *testing.T) {
 	large := filepath.Join(t.TempDir(), "large.yaml")
 	if err := os.WriteFile(large, make([]byte, maxFile+1), 0o600); err != nil {
