@@ -117,6 +117,13 @@ func (d *Dashboard) Handler() http.Handler {
 		answer(w, nil)
 	})
 	outside.Handle("GET /metrics", promhttp.HandlerFor(d.cfg.Registry, promhttp.HandlerOpts{}))
+	for _, at := range []string{"/healthz", "/readyz", "/metrics"} {
+		// Or the pages behind the gate would be asked, which know no such path.
+		outside.HandleFunc(at, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, http.StatusText(http.StatusMethodNotAllowed), http.StatusMethodNotAllowed)
+		})
+	}
 	// Every browser sends these, so a page of another site cannot act for whoever
 	// is signed in here.
 	outside.Handle("/", d.gate.guard(http.NewCrossOriginProtection().Handler(inside)))

@@ -191,6 +191,13 @@ func TestProbesAndMetricsAreOutsideTheGate(t *testing.T) {
 	r.get("/readyz").want(t, http.StatusOK, "ok")
 	r.get("/metrics").want(t, http.StatusOK, `otpq_build_info{goversion="go1`, `version="test"`,
 		`otpq_dashboard_requests_total{code="401",part="asynqmon_api"} 1`, `otpq_dashboard_requests_total{code="200",part="deliveries"} 1`)
+	for _, at := range []string{"/healthz", "/readyz", "/metrics"} {
+		for _, method := range []string{http.MethodPost, http.MethodDelete} {
+			if p := r.do(r.server, method, at, nil); p.code != http.StatusMethodNotAllowed || p.header.Get("Allow") != "GET, HEAD" {
+				t.Errorf("%s %s = %d, Allow %q; want 405, GET, HEAD", method, at, p.code, p.header.Get("Allow"))
+			}
+		}
+	}
 	r.redis.Stop()
 	r.get("/healthz").want(t, http.StatusOK)
 	r.get("/readyz").want(t, http.StatusServiceUnavailable, "redis does not answer")
