@@ -37,9 +37,6 @@ type actLetter struct {
 	NewID   string
 }
 
-// Link leads to the page of a message.
-func (actData) Link(id string) string { return messageLink(id) }
-
 // chosen reads which letters are to be acted on and how.
 func (d *Dashboard) chosen(ctx context.Context, r *http.Request) (data actData, problem view, err error) {
 	if d.cfg.Act == nil {

@@ -139,9 +139,7 @@ func (d *Dashboard) readDead(ctx context.Context, data *deadData, after cursor) 
 	return cursor{}, nil
 }
 
-// Link leads to the page of a message.
-func (deadData) Link(id string) string { return messageLink(id) }
-
+// messageLink leads to the page of a message.
 func messageLink(id string) string {
 	return deliveriesRoot + "/message?" + url.Values{"id": {id}}.Encode()
 }

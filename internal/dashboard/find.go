@@ -56,9 +56,6 @@ type foundData struct {
 	Find         findForm
 }
 
-// Link leads to the page of a message.
-func (foundData) Link(id string) string { return messageLink(id) }
-
 // findRecipient searches for a recipient's messages, or goes on with that.
 func (d *Dashboard) findRecipient(ctx context.Context, r *http.Request) (view, error) {
 	if d.cfg.Keys.SealingKey() == "" {

@@ -199,7 +199,7 @@ var templateFiles embed.FS
 var templates = func() map[string]*template.Template {
 	shared := template.Must(template.New("").Funcs(template.FuncMap{
 		"stamp": stamp, "clock": clock, "span": span, "rfc3339": func(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) },
-		"badge": stateBadge, "words": reasonWords,
+		"badge": stateBadge, "words": reasonWords, "message": messageLink,
 	}).ParseFS(templateFiles, "templates/page.html"))
 	out := map[string]*template.Template{}
 	for _, name := range []string{"providers", "message", "dead", "campaigns", "found", "confirm", "done", "problem"} {
