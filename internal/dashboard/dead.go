@@ -28,6 +28,8 @@ type deadData struct {
 	Provider, State, Reason, Since string
 	Providers, States, Reasons     []string
 	Ages                           []age
+	// Later is true on any page but the first.
+	Later bool
 	// More leads to the next page; empty on the last. Scanned is how many letters
 	// were looked at, when that was as many as a page looks at.
 	More    string
@@ -76,7 +78,9 @@ func (d *Dashboard) listDead(ctx context.Context, r *http.Request) (view, error)
 	if problem := data.wrong(); problem != "" {
 		return failed(http.StatusBadRequest, problem, ""), nil
 	}
-	next, err := d.readDead(ctx, &data, parseCursor(q.Get("after")))
+	after := parseCursor(q.Get("after"))
+	data.Later = after != cursor{}
+	next, err := d.readDead(ctx, &data, after)
 	if err != nil {
 		return view{}, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/otpq/otpq/status"
@@ -40,7 +41,7 @@ func (m messageData) CodeValid() string {
 }
 
 func (d *Dashboard) showMessage(ctx context.Context, r *http.Request) (view, error) {
-	id := r.URL.Query().Get("id")
+	id := strings.TrimSpace(r.URL.Query().Get("id")) // as it was pasted
 	switch {
 	case id == "":
 		return view{Data: redirect(deliveriesRoot)}, nil

@@ -60,6 +60,7 @@ func TestAMessageIsLookedUpWithItsPlaceInTheQueue(t *testing.T) {
 	r.get("/deliveries/message?id="+taken).want(t, http.StatusOK, "it is the next one in "+elsewhere)
 	r.get("/deliveries/message?id="+taken+"&refresh=3").want(t, http.StatusOK, `http-equiv="refresh" content="3"`)
 
+	r.get("/deliveries/message?id="+url.QueryEscape(" "+taken+"\t")).want(t, http.StatusOK, taken)
 	r.get("/deliveries/message?id=none").want(t, http.StatusNotFound, "There is no message with this id")
 	r.get("/deliveries/message?id="+strings.Repeat("x", 300)).want(t, http.StatusBadRequest)
 	if p := r.get("/deliveries/message"); p.code != http.StatusSeeOther {
@@ -113,6 +114,7 @@ func TestDeadLettersAreListedPageByPageEachOnce(t *testing.T) {
 	if pages != 3 {
 		t.Errorf("%d pages, want 3", pages)
 	}
+	r.get("/deliveries/dead?after="+url.QueryEscape(fmt.Sprintf("unimedbh,%d,x", now.UnixMilli()))).want(t, http.StatusOK, "There are no more.")
 	slices.Sort(want)
 	slices.Sort(got)
 	if fmt.Sprint(got) != fmt.Sprint(want) {
