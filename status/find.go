@@ -45,8 +45,8 @@ type Found struct {
 // and then one twice. There is no index to ask: each message would pay for it, and few
 // are ever looked for.
 //
-// When ctx ends it returns what it has found until then. It fails when it found out
-// nothing, and with [ErrSearchLost].
+// When ctx ends it returns what it has found until then. It fails when it got nowhere,
+// and with [ErrSearchLost].
 func (s *Redis) FindRecipient(ctx context.Context, prints []string, from string, keys int) (Found, error) {
 	nodes, err := s.searched(ctx)
 	if err != nil {
@@ -64,9 +64,9 @@ func (s *Redis) FindRecipient(ctx context.Context, prints []string, from string,
 	}
 	var found Found
 	seen := map[string]bool{}
-	for range (keys + findStep - 1) / findStep {
+	for step := range (keys + findStep - 1) / findStep {
 		records, looked, next, err := s.findStep(ctx, nodes[at.node].rdb, wanted, at.cursor)
-		if err != nil && ctx.Err() != nil && found.Looked > 0 {
+		if err != nil && ctx.Err() != nil && step > 0 {
 			break
 		}
 		if err != nil {

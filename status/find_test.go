@@ -186,6 +186,21 @@ func (h *stopAfter) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Pr
 	return next
 }
 
+// TestASearchAmongOthersKeysGoesOnToo: most of what is in Redis are no records.
+func TestASearchAmongOthersKeysGoesOnToo(t *testing.T) {
+	t.Parallel()
+	rdb := redistest.Start(t).Client()
+	for i := range 3000 {
+		must(t, rdb.Set(t.Context(), fmt.Sprintf("another:%d", i), "", 0).Err())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	rdb.AddHook(&stopAfter{left: 2, stop: cancel})
+	f, err := newStore(rdb).FindRecipient(ctx, []string{"maria-----"}, "", 1_000_000)
+	if err != nil || f.Next == "" {
+		t.Errorf("FindRecipient() = %+v, %v; want where to go on", f, err)
+	}
+}
+
 func TestASearchEndsWithItsContextAndGoesOn(t *testing.T) {
 	t.Parallel()
 	rdb := redistest.Start(t).Client()
