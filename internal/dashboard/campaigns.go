@@ -3,6 +3,7 @@ package dashboard
 import (
 	"context"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -83,13 +84,20 @@ func (r campaignRow) Why(now time.Time) string {
 	return words + "."
 }
 
-// Left is for how long it goes on at the pace of now; "" when that is not known.
-func (r campaignRow) Left() string {
-	left := r.ToSend() - r.Ended()
-	if r.State != campaign.Running || r.RatePerSecond <= 0 || left == 0 {
+// Pace is how fast it goes, and for how long yet; "" when it does not, or nobody knows.
+func (r campaignRow) Pace() string {
+	if r.State != campaign.Running || r.RatePerSecond <= 0 {
 		return ""
 	}
-	return span(time.Duration(float64(left) / r.RatePerSecond * float64(time.Second)))
+	digits := 0
+	if r.RatePerSecond < 10 {
+		digits = 1
+	}
+	pace := strconv.FormatFloat(r.RatePerSecond, 'f', digits, 64) + " in a second"
+	if left := r.ToSend() - r.Ended(); left > 0 {
+		pace += ", about " + span(time.Duration(float64(left)/r.RatePerSecond*float64(time.Second))) + " left"
+	}
+	return pace
 }
 
 // Kinds are how many rows there are of each kind, those without any left out.
