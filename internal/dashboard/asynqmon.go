@@ -189,9 +189,8 @@ func (m *monitor) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // serveAPI answers Asynqmon's own requests, as far as they do no harm.
 func (m *monitor) serveAPI(w http.ResponseWriter, r *http.Request, reading bool) {
-	if deletesMessages(r) {
-		http.Error(w, "A deleted task would leave its message queued for good: archive it, which makes it a dead letter, "+
-			"or use otpq cancel.", http.StatusForbidden)
+	if why := harm(r); why != "" {
+		http.Error(w, why, http.StatusForbidden)
 		return
 	}
 	slots, charts := m.api, r.URL.Path == asynqmonRoot+"/api/metrics"
@@ -231,16 +230,20 @@ func (m *monitor) forget() {
 	}
 }
 
-// deletesMessages reports whether the request would delete tasks of ours. Their
-// records would say "queued" for good.
-func deletesMessages(r *http.Request) bool {
+// harm says why nobody may do this to a queue of ours; "" when there is no reason.
+func harm(r *http.Request) string {
 	rest, ok := strings.CutPrefix(r.URL.Path, asynqmonRoot+"/api/queues/")
-	if !ok || r.Method != http.MethodDelete && !strings.HasSuffix(rest, ":batch_delete") {
-		return false
+	queue, what, _ := strings.Cut(rest, "/")
+	if _, _, _, ours := tasks.ParseQueue(queue); !ok || !ours {
+		return ""
 	}
-	queue, _, _ := strings.Cut(rest, "/")
-	_, _, _, ours := tasks.ParseQueue(queue)
-	return ours
+	switch {
+	case r.Method == http.MethodDelete || strings.HasSuffix(what, ":batch_delete"):
+		return "A deleted task would leave its message queued for good: archive it, which makes it a dead letter, or use otpq cancel."
+	case r.Method == http.MethodPost && strings.HasPrefix(what, "active_tasks"): // there is nothing but ways to cancel
+		return "Its request is under way, and the provider may have acted: cut off, it would be sent again. It ends by itself, within its timeout."
+	}
+	return ""
 }
 
 var queueNames = regexp.MustCompile(`^[A-Za-z0-9:_.,-]*$`)

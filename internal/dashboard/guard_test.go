@@ -91,12 +91,18 @@ func TestWhoMayActPausesAndArchivesAndDeletesNoMessage(t *testing.T) {
 	if got := r.listed("pending"); fmt.Sprint(got) != fmt.Sprint([]string{id}) {
 		t.Errorf("pending tasks = %q, want %s left", got, id)
 	}
+	// Whose request is cut off is sent to again.
+	for _, at := range []string{":cancel_all", ":batch_cancel", "/" + id + ":cancel"} {
+		r.do(r.server, http.MethodPost, "/asynqmon/api/queues/"+queue+"/active_tasks"+at, nil).want(t, http.StatusForbidden, "would be sent again")
+	}
+	r.get("/asynqmon/api/queues/"+queue+"/active_tasks").want(t, http.StatusOK)
 	r.do(r.server, http.MethodPost, "/asynqmon/api/queues/"+queue+"/pending_tasks/"+id+":archive", nil).want(t, http.StatusNoContent)
 	if got := r.listed("archived"); fmt.Sprint(got) != fmt.Sprint([]string{id}) {
 		t.Errorf("archived tasks = %q, want %s", got, id)
 	}
 	// What is not ours is not ours to protect.
 	foreign := r.foreign("mails")
+	r.do(r.server, http.MethodPost, "/asynqmon/api/queues/mails/active_tasks:cancel_all", nil).want(t, http.StatusNoContent)
 	r.do(r.server, http.MethodDelete, "/asynqmon/api/queues/mails/pending_tasks/"+foreign, nil).want(t, http.StatusNoContent)
 }
 
