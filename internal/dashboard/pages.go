@@ -5,6 +5,7 @@ import (
 	"context"
 	"embed"
 	"html/template"
+	"maps"
 	"net/http"
 	"strconv"
 	"time"
@@ -113,7 +114,7 @@ type redirect string
 // providersData is what the page of the providers shows.
 type providersData struct {
 	Providers []providerRow
-	Workers   int
+	Workers   int // that serve any of them
 	Find      findForm
 }
 
@@ -174,18 +175,17 @@ func (d *Dashboard) showProviders(ctx context.Context, r *http.Request) (view, e
 	if err != nil {
 		return view{}, err
 	}
-	workers, err := worker.Workers(ctx, d.cfg.Redis)
-	if err != nil {
-		return view{}, err
-	}
-	data := providersData{Workers: len(workers), Find: d.findForm("")}
+	data := providersData{Find: d.findForm("")}
+	workers := map[string]worker.BreakerPresence{}
 	for _, p := range all {
+		maps.Copy(workers, p.Breaker.Workers)
 		row := providerRow{Provider: p}
 		for _, lane := range tasks.Lanes() {
 			row.Lanes = append(row.Lanes, laneRow{string(lane), p.Lanes[string(lane)]})
 		}
 		data.Providers = append(data.Providers, row)
 	}
+	data.Workers = len(workers)
 	v := view{template: "providers", Title: "Providers", Data: data}
 	if r.URL.Query().Get("refresh") == "10" {
 		v.Refresh = 10

@@ -1,6 +1,8 @@
 package dashboard_test
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"html"
 	"net/http"
@@ -17,6 +19,7 @@ import (
 	"github.com/otpq/otpq/enqueue"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/tasks"
+	"github.com/otpq/otpq/worker"
 )
 
 func TestTheProvidersPageTellsWhatWaits(t *testing.T) {
@@ -35,6 +38,38 @@ func TestTheProvidersPageTellsWhatWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.get("/deliveries").want(t, http.StatusOK, "paused")
+}
+
+// live has a worker be there, as its presence tells.
+func (r *rig) live(id string, breakers map[string]worker.BreakerPresence) {
+	r.t.Helper()
+	now, err := r.rdb.Time(r.t.Context()).Result()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	told, err := json.Marshal(worker.Presence{ID: id, Breakers: breakers})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := errors.Join(
+		r.rdb.ZAdd(r.t.Context(), "otpq:workers", redis.Z{Score: float64(now.Add(time.Hour).UnixMilli()), Member: id}).Err(),
+		r.rdb.Set(r.t.Context(), "otpq:worker:"+id, told, time.Hour).Err(),
+	); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func TestTheProvidersPageTellsOfWorkersAndTheirBreakers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	until := time.Now().Add(time.Hour)
+	closed, open := worker.BreakerPresence{State: worker.BreakerClosed}, worker.BreakerPresence{State: worker.BreakerOpen, OpenUntil: until}
+	r.live("first", map[string]worker.BreakerPresence{"kinpos": closed, "unimedbh": closed})
+	r.get("/deliveries").want(t, http.StatusOK, "1 worker is running.", "breaker closed", "closed: messages are sent", "breaker unknown").
+		without(t, "No worker is running", "breaker open")
+	r.live("second", map[string]worker.BreakerPresence{"unimedbh": open, "kinpos": {State: worker.BreakerHalfOpen}})
+	r.get("/deliveries").want(t, http.StatusOK, "2 workers are running.", "breaker open", "until "+until.UTC().Format("15:04:05 UTC"),
+		"breaker half-open", "tries whether the provider works again").without(t, "breaker closed")
 }
 
 func TestAMessageIsLookedUpWithItsPlaceInTheQueue(t *testing.T) {
