@@ -276,6 +276,11 @@ func TestInARealBrowser(t *testing.T) {
 	r.bury("kinpos", status.Rejected, "recipient_unknown", time.Now())
 	r.foreign("mails")
 	r.haunt()
+	r.addCampaign("november", 3)
+	r.addCampaign(strings.Repeat("w", 56), 3)
+	if err := errors.Join(r.campaigns.Start(t.Context(), "november", true), r.campaigns.Pause(t.Context(), "november")); err != nil {
+		t.Fatal(err)
+	}
 	chromium := startBrowser(t)
 
 	ours := map[string][]string{
@@ -285,6 +290,7 @@ func TestInARealBrowser(t *testing.T) {
 		"/deliveries/dead":                         {dead, masked},
 		"/deliveries/act?do=replay&id=" + dead:     {"Replay this dead letter?"},
 		"/deliveries/dead?state=rejected":          {"recipient_unknown"},
+		"/deliveries/campaigns?refresh=3":          {"november", "Somebody paused it", "0 of 4"},
 		"/deliveries?refresh=10":                   {"Stop reloading"},
 		"/deliveries/dead?provider=medsenior":      {"There are none like that"},
 		"/deliveries/act?do=discard&id=" + dead:    {"Discard this dead letter?"},
