@@ -84,6 +84,8 @@ func ask[V any](r *rig, at string) (v V) {
 func TestTheStockAsynqmonNamesNobodyEither(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
+	// First: a build may take longer than a task may.
+	stock := startStock(t, r)
 	// One message in each place that a message can be in.
 	retried, active := r.send(), r.send(enqueue.InLane("bulk"))
 	started := make(chan struct{})
@@ -103,7 +105,6 @@ func TestTheStockAsynqmonNamesNobodyEither(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { close(release); server.Shutdown() })
-	stock := startStock(t, r)
 	<-started
 	type list struct {
 		Tasks []struct {
