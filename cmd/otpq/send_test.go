@@ -139,7 +139,9 @@ func TestWaitFollowsAMessageToItsEnd(t *testing.T) {
 	r.otpq("send", "medsenior", `{"emailId":"e","cpf":"12345678901","primeiroAcesso":false}`, "--wait").want(t, exitDone, "accepted")
 	r.otpq("send", "kinpos", `{"mobileNumber":"59899000000"}`, "--wait").want(t, exitDone, "accepted")
 
-	if err := r.sandbox.SetFault("unimedbh", sandbox.Fault{FailNext: 1, ErrorStatus: 503}); err != nil {
+	// For long enough to be seen.
+	fault := sandbox.Fault{FailNext: 1, ErrorStatus: 503, RetryAfter: sandbox.Duration(3 * time.Second)}
+	if err := r.sandbox.SetFault("unimedbh", fault); err != nil {
 		t.Fatal(err)
 	}
 	r.otpq("send", "unimedbh", request, "--wait").want(t, exitDone, "deferred (provider_unavailable), next attempt at", "accepted, 2 attempts")
