@@ -18,6 +18,17 @@ type ColumnError struct{ Column, Problem string }
 // Error implements error.
 func (e *ColumnError) Error() string { return "column " + e.Column + " " + e.Problem }
 
+// HeaderError means that the first row says nothing of what its columns are.
+type HeaderError struct {
+	Provider string
+	Fields   []string
+}
+
+// Error implements error.
+func (e *HeaderError) Error() string {
+	return fmt.Sprintf("no column of the first row is called as a field of %s (%s): map its columns, by name or by number", e.Provider, strings.Join(e.Fields, ", "))
+}
+
 // target is a field and where its text comes from.
 type target struct {
 	field
@@ -28,10 +39,8 @@ type target struct {
 // newTargets finds out where each field comes from. first is the first row; header
 // says that it has the columns' names.
 func newTargets(f fields, first []string, header bool, m Mapping) ([]target, error) {
-	if !header && !slices.ContainsFunc(m, func(p Pair) bool { return p.number() > 0 }) {
-		return nil, &FormatError{fmt.Sprintf(
-			"begins with no header: no column is called as a field of %s (%s). Map its columns, by name or by number",
-			f.provider, strings.Join(f.names(), ", "))}
+	if !header && !m.numbered() {
+		return nil, &HeaderError{f.provider, f.names()}
 	}
 	var targets []target
 	mapped, used := map[string]bool{}, map[int]bool{-1: true}
@@ -58,10 +67,18 @@ func newTargets(f fields, first []string, header bool, m Mapping) ([]target, err
 		case len(m) > 0 && (meant == "" || mapped[meant] || slices.Contains(first, meant)):
 			// Whoever maps columns knows of the others.
 		default:
-			return nil, &ColumnError{shown(name, i), f.unknown(name) + ". Columns without a use are ignored where a mapping is given"}
+			return nil, &ColumnError{shown(name, i), sentence(f.unknown(name)) + " Columns without a use are ignored where a mapping is given"}
 		}
 	}
 	return targets, nil
+}
+
+// sentence ends a sentence, unless it is a question.
+func sentence(s string) string {
+	if strings.HasSuffix(s, "?") {
+		return s
+	}
+	return s + "."
 }
 
 // pairTarget is where a pair's field comes from.

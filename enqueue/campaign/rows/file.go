@@ -63,8 +63,8 @@ type File struct {
 //
 // It returns a File rather than a Source because what is wrong with all rows is found
 // out here, before any row, and because the rows' end is not all that there is to
-// know: see [File.Digest]. It fails with a [FormatError], a [PairError], a
-// [ColumnError] or a [ReadError], and with r's and ctx's errors.
+// know: see [File.Digest]. It fails with a [FormatError], a [HeaderError], a
+// [PairError], a [ColumnError] or a [ReadError], and with r's and ctx's errors.
 func Open(ctx context.Context, r io.Reader, def providers.Definition, o FileOptions) (*File, error) {
 	if t := reflect.TypeOf(def.Example); t == nil || t.Kind() != reflect.Struct {
 		return nil, fmt.Errorf("requests of provider %q cannot be read: its example is no struct", def.Name)
@@ -91,6 +91,9 @@ func open(l *lines, def providers.Definition, o FileOptions) (func() (Row, error
 		if bytes.HasPrefix(bytes.TrimSpace(l.buf[l.start:l.end]), []byte("{")) {
 			o.Format = JSONL
 		}
+	}
+	if err := l.checkText(); err != nil {
+		return nil, err
 	}
 	switch o.Format {
 	case CSV:
@@ -127,6 +130,25 @@ func (l *lines) begin() error {
 	}
 }
 
+// checkText finds, by the first row, what is no text of rows: of such a file each row
+// would be wrong, for a reason that tells nobody what to do.
+func (l *lines) checkText() error {
+	first := l.buf[l.start:l.end]
+	rest, array := bytes.CutPrefix(bytes.TrimSpace(first), []byte("["))
+	if i := bytes.IndexByte(first, '\n'); i >= 0 {
+		first = first[:i]
+	}
+	switch {
+	case bytes.IndexByte(first, 0) >= 0:
+		return &FormatError{"is no text, or is UTF-16: save it as UTF-8"}
+	case array && bytes.HasPrefix(bytes.TrimSpace(rest), []byte("{")):
+		return &FormatError{"is one JSON array: write a line for each request, as jq -c '.[]' does"}
+	case bytes.IndexByte(first, '"') < 0 && bytes.IndexByte(bytes.TrimRight(first, "\r"), '\r') >= 0:
+		return &FormatError{"has lines that end in carriage returns alone: save it with the line breaks of Unix or Windows"}
+	}
+	return nil
+}
+
 func openCSV(l *lines, def providers.Definition, o FileOptions) (func() (Row, error), error) {
 	f := fieldsOf(def)
 	c := &csvReader{lines: l, sep: o.Separator}
@@ -144,8 +166,11 @@ func openCSV(l *lines, def providers.Definition, o FileOptions) (func() (Row, er
 		return nil, err
 	}
 	header := isHeader(f, rec.cells, o)
-	if header && rec.problem != "" {
+	switch {
+	case rec.problem != "" && header:
 		return nil, &FormatError{fmt.Sprintf("has a header, in line %d, that %s", rec.line, rec.problem)}
+	case rec.problem != "" && !o.Map.numbered():
+		return nil, &FormatError{fmt.Sprintf("has a first row, in line %d, that %s", rec.line, rec.problem)}
 	}
 	m := maker{scratch: reflect.New(f.request).Elem()}
 	if m.targets, err = newTargets(f, rec.cells, header, o.Map); err != nil {

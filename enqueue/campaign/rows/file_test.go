@@ -138,13 +138,13 @@ func TestWhatIsWrongWithAllRowsIsAnErrorBeforeAny(t *testing.T) {
 		want         string
 	}{
 		"a column that is no field":            {in: "username,type,note\na,b,c\n", want: `column "note" is not a field of unimedbh (username, type). Columns without a use are ignored where a mapping is given`},
-		"a column that is misspelt":            {in: "Username,type\na,b\n", want: `column "Username" is not a field of unimedbh; did you mean username?. Columns without a use are ignored where a mapping is given`},
-		"a misspelt column with a mapping":     {provider: "medsenior", in: "CPF,celularID,tel\n1,2,3\n", pairs: []string{"cpf=CPF"}, want: `column "celularID" is not a field of medsenior; did you mean celularId?. Columns without a use are ignored where a mapping is given`},
+		"a column that is misspelt":            {in: "Username,type\na,b\n", want: `column "Username" is not a field of unimedbh; did you mean username? Columns without a use are ignored where a mapping is given`},
+		"a misspelt column with a mapping":     {provider: "medsenior", in: "CPF,celularID,tel\n1,2,3\n", pairs: []string{"cpf=CPF"}, want: `column "celularID" is not a field of medsenior; did you mean celularId? Columns without a use are ignored where a mapping is given`},
 		"a column that is there twice":         {in: "username,type,type\na,b,c\n", want: `column "type" is there more than once`},
 		"a column that is no name":             {in: "username,98765432100\na,b\n", want: "column 2 is not a field of unimedbh (username, type). Columns without a use are ignored where a mapping is given"},
-		"no header":                            {in: "ana@example.com,EMAIL\n", want: "the input begins with no header: no column is called as a field of unimedbh (username, type). Map its columns, by name or by number"},
+		"no header":                            {in: "ana@example.com,EMAIL\n", want: "no column of the first row is called as a field of unimedbh (username, type): map its columns, by name or by number"},
 		"no header, but it was said":           {in: "a,EMAIL\n", options: rows.FileOptions{Header: rows.HeaderPresent}, want: `column "a" is not a field of unimedbh (username, type). Columns without a use are ignored where a mapping is given`},
-		"no header, and values only":           {in: "ana@example.com\n", pairs: []string{"type==EMAIL"}, want: "the input begins with no header: no column is called as a field of unimedbh (username, type). Map its columns, by name or by number"},
+		"no header, and values only":           {in: "ana@example.com\n", pairs: []string{"type==EMAIL"}, want: "no column of the first row is called as a field of unimedbh (username, type): map its columns, by name or by number"},
 		"a header that is malformed":           {in: "username,\"type\nana,EMAIL\n", pairs: []string{"username=username"}, want: "the input has a header, in line 1, that has a quote that is not closed"},
 		"a header that is too long":            {in: "\n" + strings.Repeat("x", maxRow+1), pairs: []string{"username=username"}, want: "the input has a header, in line 2, that is longer than 256 KiB"},
 		"a mapping of no field":                {in: "a,b\n", pairs: []string{"user=1"}, want: `mapping "user=1" is not a field of unimedbh (username, type)`},
@@ -162,8 +162,14 @@ func TestWhatIsWrongWithAllRowsIsAnErrorBeforeAny(t *testing.T) {
 		"a separator that cannot be":           {in: "a\n", options: rows.FileOptions{Separator: '"'}, want: "the input cannot have that separator: it is a byte of ASCII, and no quote, blank or line break"},
 		"a spreadsheet":                        {in: "PK\x03\x04....", want: "the input is a spreadsheet or a zip archive: save the sheet as CSV, or unpack it"},
 		"another compression":                  {in: "BZh91AY", want: "the input is compressed by bzip2: only gzip and zstd are read"},
+		"UTF-16 without a mark":                {in: "u\x00s\x00\n\x00", want: "the input is no text, or is UTF-16: save it as UTF-8"},
+		"a program":                            {in: "\x7fELF\x02\x00\x00", pairs: []string{"username=1"}, want: "the input is no text, or is UTF-16: save it as UTF-8"},
+		"lines of an old Mac":                  {in: "username,type\rana@example.com,EMAIL\r", want: "the input has lines that end in carriage returns alone: save it with the line breaks of Unix or Windows"},
+		"a JSON array":                         {in: "[\n {\"username\":\"ana@example.com\",\"type\":\"EMAIL\"}\n]\n", want: "the input is one JSON array: write a line for each request, as jq -c '.[]' does"},
+		"a first row that is too long":         {in: strings.Repeat("x", maxRow+1), want: "the input has a first row, in line 1, that is longer than 256 KiB"},
+		"a first row that is malformed":        {in: "\"username,type\nana@example.com,EMAIL\n", pairs: []string{"type==EMAIL"}, want: "the input has a first row, in line 1, that has a quote that is not closed"},
 		"UTF-16":                               {in: "\xff\xfeu\x00s\x00", want: "the input is UTF-16: save it as UTF-8"},
-		"what only begins as gzip":             {in: "\x1f\x8bxxxxxxxxxxxx", want: "gzip: invalid header"},
+		"what only begins as gzip":             {in: "\x1f\x8bxxxxxxxxxxxx", want: "the compressed input is damaged, or something else is behind its end: gzip: invalid header"},
 		"gzip that ends at once":               {in: "\x1f\x8b\x08", want: "the input is cut short: unexpected EOF"},
 		"what only begins as zstd":             {in: "\x28\xb5\x2f\xfd\xff\xff\xff\xff\xff\xff\xff\xff", want: "cannot read on at line 1: "},
 		"a value that is empty in the program": {in: "username\na\n", options: rows.FileOptions{Map: rows.Mapping{{Field: "username"}}}, want: `mapping "username=" names a column that the header does not have`},
@@ -233,6 +239,28 @@ func TestWhatIsCutShortIsAnErrorOfItsLineAndNoRowIsHalf(t *testing.T) {
 				t.Fatalf("%s: row %d is %q, want %q", name, i, row, want)
 			}
 		}
+	}
+}
+
+func TestACompressedFileThatIsDamagedIsCalledThat(t *testing.T) {
+	text := people(20_000)
+	for name, damage := range map[string]func([]byte) []byte{
+		"in the middle":     func(packed []byte) []byte { copy(packed[len(packed)/2:], "damaged damaged damaged"); return packed },
+		"in its checksum":   func(packed []byte) []byte { packed[len(packed)-2] ^= 0xff; return packed },
+		"with a tail to it": func(packed []byte) []byte { return append(packed, "and something else behind it"...) },
+	} {
+		for _, tool := range []string{"gzip", "zstd"} {
+			_, err := read(t, "unimedbh", bytes.NewReader(damage(compress(t, tool, text))), rows.FileOptions{})
+			if err == nil || !strings.Contains(err.Error(), "the compressed input is damaged, or something else is behind its end: ") {
+				t.Errorf("%s %s: Rows() = %v, want it called damaged", tool, name, err)
+			}
+		}
+	}
+	// A disk that fails is no damage of what is on it.
+	packed := compress(t, "gzip", text)
+	_, err := read(t, "unimedbh", io.MultiReader(bytes.NewReader(packed[:len(packed)/2]), iotest.ErrReader(os.ErrDeadlineExceeded)), rows.FileOptions{})
+	if !errors.Is(err, os.ErrDeadlineExceeded) || strings.Contains(err.Error(), "damaged") {
+		t.Errorf("Rows() of a disk that fails = %v", err)
 	}
 }
 

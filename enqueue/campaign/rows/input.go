@@ -45,19 +45,43 @@ type hashed struct {
 	ctx  context.Context //nolint:containedctx // of the one reading
 	r    io.Reader
 	hash hash.Hash
+	err  error // r's, or ctx's
 }
 
 // Read implements [io.Reader].
 func (h *hashed) Read(p []byte) (int, error) {
-	if err := h.ctx.Err(); err != nil {
-		return 0, err
+	if h.err = h.ctx.Err(); h.err != nil {
+		return 0, h.err
 	}
 	n, err := h.r.Read(p)
 	h.hash.Write(p[:n])
+	h.err = err
 	return n, err
 }
 
 func (h *hashed) digest() string { return "sha256:" + hex.EncodeToString(h.hash.Sum(nil)) }
+
+// unpacked is what a compressed input holds.
+type unpacked struct {
+	io.Reader
+	packed *hashed
+}
+
+// Read implements [io.Reader].
+func (u unpacked) Read(p []byte) (int, error) {
+	n, err := u.Reader.Read(p)
+	return n, u.failure(err)
+}
+
+// failure says of an error that is the unpacker's own what it means.
+func (u unpacked) failure(err error) error {
+	cut := errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	broken := u.packed.err != nil && !errors.Is(u.packed.err, io.EOF)
+	if err == nil || cut || broken || errors.Is(err, zstd.ErrWindowSizeExceeded) {
+		return err
+	}
+	return fmt.Errorf("the compressed input is damaged, or something else is behind its end: %w", err)
+}
 
 // input is a file's text.
 type input struct {
@@ -101,9 +125,9 @@ func openInput(ctx context.Context, r io.Reader) (*input, error) {
 	case bytes.HasPrefix(magic, []byte("\x1f\x8b")):
 		z, err := gzip.NewReader(raw)
 		if err != nil {
-			return nil, unpackError(err)
+			return nil, unpackError(unpacked{packed: in.bytes}.failure(err))
 		}
-		in.text = z
+		in.text = unpacked{z, in.bytes}
 	case len(magic) == 4 && (string(magic) == "\x28\xb5\x2f\xfd" || // a frame, or one that pzstd has others skip
 		magic[0]&0xf0 == 0x50 && string(magic[1:]) == "\x2a\x4d\x18"):
 		// One goroutine: rows are made beside it, and memory stays small.
@@ -111,7 +135,7 @@ func openInput(ctx context.Context, r io.Reader) (*input, error) {
 		if err != nil {
 			return nil, unpackError(err)
 		}
-		in.text, in.close = z, z.Close
+		in.text, in.close = unpacked{z, in.bytes}, z.Close
 	}
 	return in, nil
 }

@@ -2,6 +2,7 @@ package rows
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -35,6 +36,11 @@ func (p Pair) number() int {
 		return 0
 	}
 	return n
+}
+
+// numbered reports whether a column is meant by its number, which needs no header.
+func (m Mapping) numbered() bool {
+	return slices.ContainsFunc(m, func(p Pair) bool { return p.number() > 0 })
 }
 
 // PairError says what is wrong with a pair of a mapping.
