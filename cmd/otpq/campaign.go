@@ -51,19 +51,17 @@ type openControl struct {
 	rdb redis.UniversalClient
 }
 
-// Close ends the connection.
-func (c *openControl) Close() { _ = c.rdb.Close() }
-
-func (a *app) campaignControl() (*openControl, error) {
-	cfg, err := a.loadConfig()
-	if err != nil {
-		return nil, err
+// onCampaign is a command that does something to a campaign, or to all of them, with no
+// sealing key. id is the command's first argument, if it has one.
+func (a *app) onCampaign(do func(ctx context.Context, c *openControl, id string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		_, rdb, cfg, err := a.reader()
+		if err != nil {
+			return err
+		}
+		defer rdb.Close()
+		return do(cmd.Context(), &openControl{campaign.NewControl(campaignConfig(cfg, rdb)), rdb}, strings.Join(args, ""))
 	}
-	rdb, err := openRedis(cfg, "otpq-cli", 0)
-	if err != nil {
-		return nil, err
-	}
-	return &openControl{campaign.NewControl(campaignConfig(cfg, rdb)), rdb}, nil
 }
 
 // openCampaigns are the campaigns, and what they were opened with.
@@ -79,11 +77,7 @@ func (c *openCampaigns) Close() { _ = errors.Join(c.Campaigns.Close(), c.rdb.Clo
 func (c *openCampaigns) control() *openControl { return &openControl{c.Control, c.rdb} }
 
 func (a *app) campaigns() (*openCampaigns, error) {
-	cfg, err := a.loadConfig()
-	if err != nil {
-		return nil, err
-	}
-	rdb, err := openRedis(cfg, "otpq-cli", 0)
+	_, rdb, cfg, err := a.reader()
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +159,15 @@ func campaignError(id string, err error) error {
 		for _, p := range row.Problems {
 			problems = append(problems, p.Field+" "+p.Problem)
 		}
-		return fmt.Errorf("nothing was created: line %d is wrong: %s; --check lists all that are", row.Line, strings.Join(problems, "; "))
+		wrong := fmt.Sprintf("line %d is wrong: %s", row.Line, strings.Join(problems, "; "))
+		switch {
+		case row.All > 1:
+			wrong = fmt.Sprintf("all %s rows are wrong; %s", grouped(row.All), wrong)
+			fallthrough
+		case row.All > 0:
+			return fmt.Errorf("nothing was created, because nobody would be sent to: %s; --bad-rows FILE writes down what is wrong with each", wrong)
+		}
+		return fmt.Errorf("nothing was created: %s; --check lists all that are", wrong)
 	case errors.As(err, &state):
 		return fmt.Errorf("%w; %s", err, insteadOf(state))
 	case redis.HasErrorPrefix(err, "OOM"):
@@ -179,6 +181,10 @@ func insteadOf(e *campaign.StateError) string {
 	switch {
 	case e.From == campaign.Creating:
 		return "its rows are still being read; if that was broken off, run the same `create` again"
+	case e.From == campaign.Completed:
+		return fmt.Sprintf("`otpq campaign report %s` tells what became of each row", e.ID)
+	case e.From == campaign.Canceled:
+		return fmt.Sprintf("`otpq campaign report %s` tells what became of each row, and `otpq campaign retry-failed %[1]s --state canceled` sends to the rest", e.ID)
 	case e.From.Over():
 		return fmt.Sprintf("`otpq campaign report %s` tells what became of each row, and `otpq campaign retry-failed %[1]s` tries the failed ones again", e.ID)
 	case e.From == campaign.Paused:

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"regexp"
@@ -55,6 +56,9 @@ func (a *app) campaignCreateCommand() *cobra.Command {
 			return exactArgs("ID")(cmd, args)
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := noEmptyFlags(cmd); err != nil {
+				return err
+			}
 			if err := o.read(args, cmd.Flags().Changed); err != nil {
 				return err
 			}
@@ -209,16 +213,16 @@ func (a *app) checkRows(ctx context.Context, o *createChoice) error {
 	if a.json {
 		err = a.printJSON(result)
 	} else {
-		_, err = fmt.Fprintf(a.out, "%d rows: %d are right, %d are wrong\n", result.Rows, result.Valid, result.Invalid)
+		_, err = fmt.Fprintf(a.out, "%s: %d right, %d wrong\n", counted(result.Rows, "row"), result.Valid, result.Invalid)
 	}
 	switch {
 	case err != nil:
 		return err
 	case n.Invalid > 0:
-		fmt.Fprintf(a.err, "what is wrong with each stands in %s; nothing was created\n", result.BadRows)
+		fmt.Fprintf(a.err, "what is wrong with each stands in %s; nothing was created, and duplicates were not looked for\n", result.BadRows)
 		return errSilent
 	}
-	fmt.Fprintln(a.err, "nothing was created: leave out --check to do it; recipients that are there twice are found then")
+	fmt.Fprintln(a.err, "nothing was created, and duplicates were not looked for: leave out --check to do both")
 	return nil
 }
 
@@ -243,19 +247,28 @@ func (a *app) createCampaign(ctx context.Context, c *openCampaigns, o *createCho
 	switch {
 	case ctx.Err() != nil && err != nil:
 		return fmt.Errorf("interrupted: nothing is sent of what was read; the same `otpq campaign create %s` begins anew", o.settings.ID)
-	case err != nil:
+	case err != nil && !noneIsRight(err):
 		return campaignError(o.settings.ID, rowsError(err))
 	}
 	if !repeated {
-		file, err := bad.commit()
-		if err != nil {
-			return err
+		file, badErr := bad.commit()
+		if badErr != nil {
+			return badErr
 		}
-		if made.Counts.Invalid > 0 && file != "" {
+		if bad.any() && file != "" {
 			fmt.Fprintf(a.err, "what is wrong with rows stands in %s\n", file)
 		}
 	}
+	if err != nil {
+		return campaignError(o.settings.ID, err)
+	}
 	return a.afterCreate(ctx, c, made, repeated, o.start, o.detach)
+}
+
+// noneIsRight reports whether nothing was created because all rows are wrong.
+func noneIsRight(err error) bool {
+	var row *campaign.InvalidRowError
+	return errors.As(err, &row) && row.All > 0
 }
 
 // afterCreate starts what was made, or says how that is done.
@@ -273,7 +286,7 @@ func (a *app) afterCreate(ctx context.Context, c *openCampaigns, made campaign.C
 		return a.printJSON(made)
 	}
 	n := made.Counts
-	_, err := fmt.Fprintf(a.out, "%s %s: %d rows, %d invalid, %d duplicate, %d waiting\n", made.ID, made.State, n.Rows, n.Invalid, n.Duplicate, n.Waiting)
+	_, err := fmt.Fprintf(a.out, "%s %s: %s, %d invalid, %d duplicate, %d waiting\n", made.ID, made.State, counted(n.Rows, "row"), n.Invalid, n.Duplicate, n.Waiting)
 	switch {
 	case err != nil:
 		return err
@@ -307,7 +320,10 @@ func openBadRows(o *createChoice, check bool) (*badRowsFile, error) {
 		return nil, usagef("--bad-rows must not be the file that is read")
 	}
 	f, err := createFile(path, true)
-	if err != nil {
+	switch {
+	case err != nil && o.badRows == "":
+		return nil, usagef("%w; --bad-rows names another file", err)
+	case err != nil:
 		return nil, err
 	}
 	return &badRowsFile{rows.NewBadRows(f), f}, nil
@@ -320,6 +336,9 @@ func (b *badRowsFile) Add(line int, problems []providers.FieldError) {
 	}
 }
 
+// any reports whether a row was added.
+func (b *badRowsFile) any() bool { return b.BadRows != nil && b.Rows() > 0 }
+
 // commit leaves the file under its name, and returns that. Where nothing is wrong and
 // there is no older file that says otherwise, it leaves none.
 func (b *badRowsFile) commit() (string, error) {
@@ -330,7 +349,7 @@ func (b *badRowsFile) commit() (string, error) {
 		return "", nil
 	}
 	if err := b.Flush(); err != nil {
-		return "", fmt.Errorf("write %s: %w", b.file.path, err)
+		return "", fmt.Errorf("write the bad rows: %w", err)
 	}
 	return b.file.path, b.file.commit()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -64,6 +65,14 @@ func roughly(d time.Duration) string {
 		return d.Round(10 * time.Second).String()
 	}
 	return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
+}
+
+// counted is a number of something whose plural ends in s.
+func counted(n int64, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return strconv.FormatInt(n, 10) + " " + noun + "s"
 }
 
 // grouped writes a number with its thousands apart.
@@ -212,13 +221,8 @@ func (a *app) campaignListCommand() *cobra.Command {
 		Use:   "list",
 		Short: "List campaigns, the newest first",
 		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := a.campaignControl()
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			ctx, cancel := withTimeout(cmd.Context())
+		RunE: a.onCampaign(func(ctx context.Context, c *openControl, _ string) error {
+			ctx, cancel := withTimeout(ctx)
 			defer cancel()
 			list, err := c.List(ctx)
 			if err != nil {
@@ -242,7 +246,7 @@ func (a *app) campaignListCommand() *cobra.Command {
 			}
 			a.printTable(t)
 			return nil
-		},
+		}),
 	}
 }
 
@@ -259,27 +263,22 @@ func (a *app) campaignStatusCommand() *cobra.Command {
 		Use:   "status ID",
 		Short: "Show how far a campaign is",
 		Args:  exactArgs("ID"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.campaignControl()
-			if err != nil {
-				return err
-			}
-			defer c.Close()
+		RunE: a.onCampaign(func(ctx context.Context, c *openControl, id string) error {
 			if watch {
-				return a.watchCampaign(cmd.Context(), c, args[0])
+				return a.watchCampaign(ctx, c, id)
 			}
-			ctx, cancel := withTimeout(cmd.Context())
+			ctx, cancel := withTimeout(ctx)
 			defer cancel()
-			one, err := c.Status(ctx, args[0])
+			one, err := c.Status(ctx, id)
 			if err != nil {
-				return campaignError(args[0], err)
+				return campaignError(id, err)
 			}
 			if a.json {
 				return a.printJSON(one)
 			}
 			a.printCampaign(one)
 			return nil
-		},
+		}),
 	}
 	cmd.Flags().BoolVar(&watch, "watch", false, "follow the campaign to its end")
 	return cmd

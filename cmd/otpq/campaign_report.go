@@ -35,6 +35,9 @@ func (a *app) campaignReportCommand() *cobra.Command {
 			"Recipients are masked. With --reveal each row's request stands beside them, in the clear.",
 		Args: exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := noEmptyFlags(cmd); err != nil {
+				return err
+			}
 			wanted, err := readStates(state, reportStates()...)
 			if err != nil {
 				return err
@@ -112,7 +115,7 @@ func (a *app) report(ctx context.Context, c *openCampaigns, id string, choice re
 		to, finish = f, f.commit
 	}
 	w := a.reportWriter(to, choice)
-	n := 0
+	n := int64(0)
 	for row, err := range c.Report(ctx, id, choice.reveal) {
 		if err != nil {
 			return campaignError(id, err)
@@ -131,11 +134,11 @@ func (a *app) report(ctx context.Context, c *openCampaigns, id string, choice re
 	if err := finish(); err != nil {
 		return err
 	}
+	where := ""
 	if choice.output != "" {
-		fmt.Fprintf(a.err, "%d rows in %s\n", n, choice.output)
-	} else {
-		fmt.Fprintf(a.err, "%d rows\n", n)
+		where = " in " + choice.output
 	}
+	fmt.Fprintln(a.err, counted(n, "row")+where)
 	return nil
 }
 
@@ -222,6 +225,9 @@ func (a *app) campaignRetryCommand() *cobra.Command {
 			"one of the states. Its messages are linked to the old ones.",
 		Args: exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := noEmptyFlags(cmd); err != nil {
+				return err
+			}
 			if detach && !start {
 				return usagef("--detach goes with --start")
 			}

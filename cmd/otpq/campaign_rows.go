@@ -93,6 +93,9 @@ func (o *rowsChoice) readStatusFlags() error {
 	if o.from, err = parseTime(o.since, now, ago); err != nil {
 		return usagef("--since %w", err)
 	}
+	if o.from.After(now) {
+		return usagef("--since is in the future: nothing has ended since then")
+	}
 	if o.until != "" {
 		if o.to, err = parseTime(o.until, now, ago); err != nil {
 			return usagef("--until %w", err)
@@ -143,10 +146,11 @@ func (a *app) openRows(ctx context.Context, o *createChoice, c *openCampaigns) (
 	} else {
 		in, err = a.openFile(ctx, o, c != nil)
 	}
-	if err == nil {
-		in.source.Rows = someRows(in.source.Rows, in.source.Name)
+	if err != nil {
+		return nil, rowsError(err)
 	}
-	return in, err
+	in.source.Rows = someRows(in.source.Rows, in.source.Name)
+	return in, nil
 }
 
 // someRows ends with an error when there are none: a campaign of nobody is a mistake.
@@ -168,42 +172,66 @@ func someRows(source rows.Source, name string) rows.Source {
 // openFile opens a file, or standard input. keep says that it is to be told from others.
 func (a *app) openFile(ctx context.Context, o *createChoice, keep bool) (*openedRows, error) {
 	in := &openedRows{close: func() {}}
-	var r io.Reader = a.in
-	in.source.Name = "standard input"
-	if o.rows.file != "-" {
-		f, err := os.Open(o.rows.file)
-		if err != nil {
-			return nil, usagef("the rows cannot be read: %w", err)
+	var r io.Reader
+	plain := "" // the digest of the file alone
+	if o.rows.file == "-" {
+		in.source.Name, r = "standard input", until(ctx, a.in)
+	} else {
+		f, info, err := openInput(ctx, o.rows.file)
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case err != nil:
+			return nil, usagef("the rows cannot be read: %s: %w", o.rows.file, errors.Unwrap(err))
+		case info.IsDir():
+			_ = f.Close()
+			return nil, usagef("the rows cannot be read: %s is a folder", o.rows.file)
 		}
 		in.close = func() { _ = f.Close() }
 		in.source.Name, r = filepath.Base(o.rows.file), f
-		if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		if info.Mode().IsRegular() {
 			in.size = info.Size()
-			if keep {
-				if in.source.Digest, err = digestOf(ctx, o); err != nil {
-					in.close()
-					return nil, err
-				}
+		}
+		if info.Mode().IsRegular() && keep {
+			if plain, err = rows.DigestFile(ctx, o.rows.file); err != nil {
+				in.close()
+				return nil, err
 			}
+			in.source.Digest = digestOf(plain, o)
 		}
 	}
 	file, err := rows.Open(ctx, countedReader{r, &in.done}, o.def, rows.FileOptions{Format: rows.Format(o.rows.format), Map: o.rows.mapping})
 	if err != nil {
 		in.close()
-		return nil, rowsError(err)
+		return nil, err
 	}
-	in.source.Rows = file.Rows()
+	in.source.Rows = unchanged(file, plain, in.source.Name)
 	return in, nil
 }
 
-// digestOf tells a file's rows from others: the same file read in another way has others.
-func digestOf(ctx context.Context, o *createChoice) (string, error) {
-	digest, err := rows.DigestFile(ctx, o.rows.file)
-	if err != nil || len(o.rows.mapping) == 0 && o.rows.format == "" {
-		return digest, err
+// unchanged are a file's rows, and an error at their end when it has another digest by
+// then: whoever writes it has not done yet, and its end would be missing.
+func unchanged(file *rows.File, digest, name string) rows.Source {
+	return func(yield func(rows.Row, error) bool) {
+		for row, err := range file.Rows() {
+			if !yield(row, err) {
+				return
+			}
+		}
+		if is := file.Digest(); digest != "" && is != "" && is != digest {
+			yield(rows.Row{}, fmt.Errorf("%s was changed while it was read: nothing was created; do this again when it is whole", name))
+		}
+	}
+}
+
+// digestOf tells a file's rows from others: the same file read in another way has
+// others.
+func digestOf(plain string, o *createChoice) string {
+	if len(o.rows.mapping) == 0 && o.rows.format == "" {
+		return plain
 	}
 	how := sha256.New()
-	fmt.Fprintf(how, "%s\n%s\n", digest, o.rows.format)
+	fmt.Fprintf(how, "%s\n%s\n", plain, o.rows.format)
 	var pairs []string
 	for _, pair := range o.rows.mapping {
 		pairs = append(pairs, pair.String())
@@ -212,19 +240,25 @@ func digestOf(ctx context.Context, o *createChoice) (string, error) {
 	for _, pair := range pairs {
 		fmt.Fprintf(how, "%q\n", pair)
 	}
-	return "sha256:" + hex.EncodeToString(how.Sum(nil)), nil
+	return "sha256:" + hex.EncodeToString(how.Sum(nil))
 }
 
-// rowsError says in the command's words why rows cannot be read.
+// rowsError says in the command's words why rows cannot be read. What other flags mend
+// is a wrong usage, and what only another file mends is none.
 func rowsError(err error) error {
+	const hint = "see `otpq campaign create --help` for --map"
 	var pair *rows.PairError
 	var column *rows.ColumnError
-	var format *rows.FormatError
+	var header *rows.HeaderError
 	switch {
+	case errors.Is(err, context.Canceled):
+		return errors.New("interrupted: nothing was created")
 	case errors.As(err, &pair):
 		return usagef("--map: %w", err)
-	case errors.As(err, &column), errors.As(err, &format):
-		return fmt.Errorf("%w; see `otpq campaign create --help` for --map and --format", err)
+	case errors.As(err, &header):
+		return usagef("%w, as in --map %s=1; %s", err, header.Fields[0], hint)
+	case errors.As(err, &column):
+		return usagef("%w; %s", err, hint)
 	}
 	return err
 }

@@ -25,12 +25,7 @@ func (a *app) campaignStartCommand() *cobra.Command {
 		Args: exactArgs("ID"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if detach {
-				c, err := a.campaignControl()
-				if err != nil {
-					return err
-				}
-				defer c.Close()
-				return a.startDetached(cmd.Context(), c, args[0])
+				return a.onCampaign(a.startDetached)(cmd, args)
 			}
 			c, err := a.campaigns()
 			if err != nil {
@@ -207,7 +202,7 @@ func (r *campaignRun) over(c campaign.Campaign) error {
 			return err
 		}
 	} else {
-		_, err := fmt.Fprintf(a.out, "%s %s: %d accepted, %d failed, %d canceled; %d invalid and %d duplicate rows were left out\n", printable(c.ID),
+		_, err := fmt.Fprintf(a.out, "%s %s: %d accepted, %d failed, %d canceled, %d invalid, %d duplicate\n", printable(c.ID),
 			strings.ReplaceAll(string(c.State), "_", " "), c.Counts.Accepted, p.failed, c.Counts.Canceled, c.Counts.Invalid, c.Counts.Duplicate)
 		if err != nil {
 			return err
@@ -215,6 +210,9 @@ func (r *campaignRun) over(c campaign.Campaign) error {
 	}
 	if p.failed > 0 {
 		fmt.Fprintf(a.err, "%d failed: `otpq campaign report %s --state failed` tells which\n", p.failed, c.ID)
+	}
+	if c.Counts.Invalid > 0 {
+		fmt.Fprintf(a.err, "%d invalid, and not sent: `otpq campaign report %s --state invalid` tells why\n", c.Counts.Invalid, c.ID)
 	}
 	if c.State == campaign.CompletedWithFailures && c.Counts.Exhausted+c.Counts.Expired > 0 {
 		fmt.Fprintf(a.err, "`otpq campaign retry-failed %s` tries the exhausted and expired ones again\n", c.ID)
@@ -234,14 +232,9 @@ func (a *app) campaignActCommand(use, short string, act func(context.Context, *o
 		Use:   use,
 		Short: short,
 		Args:  exactArgs("ID"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.campaignControl()
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			return a.actOnCampaign(cmd.Context(), c, args[0], act)
-		},
+		RunE: a.onCampaign(func(ctx context.Context, c *openControl, id string) error {
+			return a.actOnCampaign(ctx, c, id, act)
+		}),
 	}
 }
 
@@ -272,25 +265,18 @@ func (a *app) actOnCampaign(ctx context.Context, c *openControl, id string, act 
 
 func (a *app) campaignCancelCommand() *cobra.Command {
 	var yes bool
-	cmd := &cobra.Command{
-		Use:   "cancel ID",
-		Short: "Stop a campaign for good, and take back what is in the queue",
-		Args:  exactArgs("ID"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := a.campaignControl()
-			if err != nil {
+	cmd := a.campaignActCommand("cancel ID", "Stop a campaign for good, and take back what is in the queue",
+		func(ctx context.Context, c *openControl, id string) error {
+			return c.Cancel(ctx, id)
+		})
+	cancel := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !yes && isTerminal(a.in) {
+			if err := a.onCampaign(a.confirmCancel)(cmd, args); err != nil {
 				return err
 			}
-			defer c.Close()
-			if !yes && isTerminal(a.in) {
-				if err := a.confirmCancel(cmd.Context(), c, args[0]); err != nil {
-					return err
-				}
-			}
-			return a.actOnCampaign(cmd.Context(), c, args[0], func(ctx context.Context, c *openControl, id string) error {
-				return c.Cancel(ctx, id)
-			})
-		},
+		}
+		return cancel(cmd, args)
 	}
 	cmd.Flags().BoolVar(&yes, "yes", false, "do not ask on a terminal")
 	return cmd
@@ -304,7 +290,10 @@ func (a *app) confirmCancel(ctx context.Context, c *openControl, id string) erro
 	if err != nil {
 		return campaignError(id, err)
 	}
-	fmt.Fprintf(a.err, "Cancel campaign %s for good? %s rows would not be sent any more. [y/N] ",
+	if now.State.Over() { // there is nothing to ask about
+		return nil
+	}
+	fmt.Fprintf(a.err, "Cancel campaign %s for good? Of its rows %s would not be sent any more. [y/N] ",
 		now.ID, grouped(now.Counts.Waiting+progressOf(now.Counts).inQueue))
 	yes, err := a.answer(ctx)
 	if err != nil {
@@ -328,6 +317,7 @@ func (a *app) answer(ctx context.Context) (bool, error) {
 	}()
 	select {
 	case <-ctx.Done():
+		fmt.Fprintln(a.err)
 		return false, errors.New("interrupted: nothing was canceled")
 	case line := <-typed:
 		return line == "y" || line == "yes", nil

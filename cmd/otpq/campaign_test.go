@@ -2,18 +2,25 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/csv"
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/otpq/otpq/enqueue/campaign"
+	"github.com/otpq/otpq/enqueue/campaign/rows"
+	"github.com/otpq/otpq/providers/all"
 	"github.com/otpq/otpq/providers/sandbox"
 	"github.com/otpq/otpq/status"
 )
@@ -90,8 +97,9 @@ func TestACampaignFromItsFileToItsRetry(t *testing.T) {
 	env := []string{"OTPQ_CONFIG=" + r.file, "OTPQ_PROVIDERS_UNIMEDBH_RETRY_MAX_ATTEMPTS=1"}
 	start(t, env, "worker").says("worker started")
 	ended := r.otpq("campaign", "start", "november").want(t, exitDone,
-		"running", "of 21", "3 failed: `otpq campaign report november --state failed`", "otpq campaign retry-failed november")
-	if want := "november completed with failures: 18 accepted, 3 failed, 0 canceled; 1 invalid and 1 duplicate rows were left out\n"; ended.out != want {
+		"running", "of 21", ", invalid 1", "3 failed: `otpq campaign report november --state failed`",
+		"1 invalid, and not sent: `otpq campaign report november --state invalid`", "otpq campaign retry-failed november")
+	if want := "november completed with failures: 18 accepted, 3 failed, 0 canceled, 1 invalid, 1 duplicate\n"; ended.out != want {
 		t.Errorf("start prints %q, want %q", ended.out, want)
 	}
 	got := r.campaign("november")
@@ -168,8 +176,8 @@ func TestCheckTellsEveryBadRowAndNeedsNoRedis(t *testing.T) {
 	nowhere := []string{"OTPQ_REDIS_URL=redis://127.0.0.1:1/0"}
 	args := []string{"campaign", "create", "november", "-", "--provider", "unimedbh", "--check"}
 	wrong := "username,type\na@example.org,EMAIL\n,EMAIL\nb@example.org,\n" + person + "\n"
-	r := otpq(t, nowhere, wrong, args...).want(t, exitFailed, "november.bad-rows.csv", "nothing was created")
-	if want := "4 rows: 1 are right, 3 are wrong\n"; r.out != want {
+	r := otpq(t, nowhere, wrong, args...).want(t, exitFailed, "november.bad-rows.csv", "nothing was created", "duplicates were not looked for")
+	if want := "4 rows: 1 right, 3 wrong\n"; r.out != want {
 		t.Errorf("stdout = %q, want %q", r.out, want)
 	}
 	text, err := os.ReadFile("november.bad-rows.csv")
@@ -193,7 +201,7 @@ func TestCheckTellsEveryBadRowAndNeedsNoRedis(t *testing.T) {
 
 	// Mended: the old file must not go on telling what is wrong.
 	right := "username,type\na@example.org,EMAIL\n"
-	otpq(t, nowhere, right, args...).want(t, exitDone, "leave out --check").wantOut(t, "1 rows: 1 are right, 0 are wrong")
+	otpq(t, nowhere, right, args...).want(t, exitDone, "leave out --check").wantOut(t, "1 row: 1 right, 0 wrong")
 	if text, err := os.ReadFile("november.bad-rows.csv"); err != nil || string(text) != "line,field,problem\n" {
 		t.Errorf("the file of bad rows is %q, %v; want no row in it", text, err)
 	}
@@ -202,7 +210,6 @@ func TestCheckTellsEveryBadRowAndNeedsNoRedis(t *testing.T) {
 		t.Errorf("stat of the other file: %v, want none where nothing is wrong", err)
 	}
 	otpq(t, nowhere, "username,type\n", args...).want(t, exitFailed, "there are no rows")
-	otpq(t, nowhere, "name,kind\nx,y\n", args...).want(t, exitFailed, "username", "--map")
 	if err := os.WriteFile("in.csv", []byte(right), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -230,6 +237,102 @@ func TestBadRowsOfACampaignAreSkippedUnlessItIsStrict(t *testing.T) {
 	}
 	if text, err := os.ReadFile(bad); err != nil || !strings.Contains(string(text), "\n4,username,") {
 		t.Errorf("the bad rows are %q, %v; want line 4", text, err)
+	}
+}
+
+func TestNothingIsCreatedWhereEveryRowIsWrong(t *testing.T) {
+	r := newRig(t)
+	file := filepath.Join(t.TempDir(), "people.csv")
+	if err := os.WriteFile(file, []byte("username,type\n,EMAIL\n,EMAIL\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	bad := filepath.Join(t.TempDir(), "bad.csv")
+	args := []string{"campaign", "create", "november", file, "--provider", "unimedbh"}
+	res := r.otpq(append(args, "--bad-rows", bad, "--start")...).want(t, exitFailed,
+		"nothing was created, because nobody would be sent to: all 2 rows are wrong; line 2 is wrong: username is required", "--bad-rows FILE", bad)
+	if res.out != "" {
+		t.Errorf("stdout = %q, want nothing", res.out)
+	}
+	if text, err := os.ReadFile(bad); err != nil || strings.Count(string(text), "\n") != 3 {
+		t.Errorf("the bad rows are %q, %v; want both", text, err)
+	}
+	r.otpq("campaign", "status", "november").want(t, exitFailed, "no such campaign")
+	// The name is free.
+	if err := os.WriteFile(file, []byte("username,type\n,EMAIL\na@example.org,EMAIL\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.otpq(args...).want(t, exitDone).wantOut(t, "november created: 2 rows, 1 invalid, 0 duplicate, 1 waiting")
+}
+
+func TestAFileThatIsStillBeingWrittenIsNotTaken(t *testing.T) {
+	r := newRig(t)
+	file := peopleFile(t, 3)
+	o := createChoice{rows: rowsChoice{file: file}}
+	def, ok := all.ByName("unimedbh")
+	mapping, err := rows.ParseMapping([]string{"username=email"})
+	if !ok || err != nil {
+		t.Fatal(ok, err)
+	}
+	o.def, o.rows.mapping = def, mapping
+	in, err := (&app{}).openFile(t.Context(), &o, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer in.close()
+	more, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// What is there is read at once: more comes behind what is read together.
+	if _, err := fmt.Fprint(more, strings.Repeat("b@"+person+",EMAIL\n", 20_000)); err != nil {
+		t.Fatal(err)
+	}
+	if err := more.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var last error
+	for _, last = range in.source.Rows {
+		continue
+	}
+	if last == nil || !strings.Contains(last.Error(), "people.csv was changed while it was read") {
+		t.Errorf("the rows end with %v, want them refused", last)
+	}
+	// One that stays as it is is taken.
+	r.create("november", file)
+}
+
+func TestCtrlCEndsWhatWaitsForInput(t *testing.T) {
+	r := newRig(t)
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{
+		{"campaign", "create", "november", "-", "--provider", "unimedbh"},
+		{"campaign", "create", "november", "-", "--provider", "unimedbh", "--check", "--bad-rows", pipe + ".csv"},
+		{"campaign", "create", "november", pipe, "--provider", "unimedbh"},
+		{"send", "unimedbh", "-"},
+		{"send", "unimedbh", "@" + pipe},
+	} {
+		in, typed := io.Pipe()
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan int, 1)
+		var out, errs bytes.Buffer
+		go func() { ended <- run(ctx, args, streams{in, &out, &errs}, []string{"OTPQ_CONFIG=" + r.file}) }()
+		if slices.Contains(args, "-") { // it reads, and nothing more comes
+			if _, err := typed.Write([]byte("\n")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stop()
+		select {
+		case code := <-ended:
+			if code != exitFailed || !strings.Contains(errs.String(), "interrupted: nothing ") {
+				t.Errorf("otpq %q ended with %d: %s", args, code, &errs)
+			}
+		case <-time.After(30 * time.Second):
+			t.Fatalf("otpq %q does not end", args)
+		}
 	}
 }
 
@@ -272,7 +375,7 @@ func TestACampaignIsPausedAndResumedFromElsewhere(t *testing.T) {
 		t.Error("a person is named")
 	}
 	for _, do := range []string{"pause", "resume", "start"} {
-		r.otpq("campaign", do, "november").want(t, exitFailed, "canceled", "otpq campaign report november")
+		r.otpq("campaign", do, "november").want(t, exitFailed, "canceled", "otpq campaign report november", "otpq campaign retry-failed november --state canceled")
 	}
 	r.otpq("campaign", "cancel", "november").want(t, exitDone) // again is no fault
 }
@@ -352,9 +455,12 @@ func TestAnOutageIsSentAgainToWhomItHit(t *testing.T) {
 	args := []string{"campaign", "create", "outage", "--from-status", "--provider", "unimedbh"}
 	r.otpq(append(args, "--since", "1h", "--state", "rejected")...).want(t, exitFailed, "there are no rows in what ended rejected since ", "nothing was created")
 	r.otpq(append(args, "--since", "1h", "--start")...).want(t, exitDone).wantOut(t, "outage completed: 1 accepted")
-	rows := decodeLines[campaign.ReportRow](t, r.otpq("campaign", "report", "outage", "--format", "jsonl").want(t, exitDone).out)
-	if len(rows) != 1 || rows[0].ReplayOf != lost || rows[0].State != string(status.Accepted) {
-		t.Errorf("report = %+v, want the lost message's row, accepted", rows)
+	reported := decodeLines[campaign.ReportRow](t, r.otpq("campaign", "report", "outage", "--format", "jsonl").want(t, exitDone, "1 row\n").out)
+	if len(reported) != 1 || reported[0].ReplayOf != lost || reported[0].State != string(status.Accepted) {
+		t.Errorf("report = %+v, want the lost message's row, accepted", reported)
+	}
+	if again := r.otpq("campaign", "start", "outage").want(t, exitFailed, "outage is completed", "otpq campaign report outage"); strings.Contains(again.err, "retry") {
+		t.Errorf("stderr = %q: there is nothing to retry", again.err)
 	}
 }
 
@@ -374,7 +480,6 @@ func TestEachWrongUseOfACampaignSaysWhatToDo(t *testing.T) {
 		{create("--provider unimedbh --from-status --since 1h --state accepted"), "--state takes any of rejected, exhausted, unknown, expired"},
 		{create("--provider unimedbh --from-status --since 1h --map a=b"), "are for files"},
 		{create(file + " --provider unimedbh --since 1h"), "go with --from-status"},
-		{create("nosuch.csv --provider unimedbh --check"), "nosuch.csv"},
 		{create(file + " --provider unimedbh --map user=email"), "no field of unimedbh; its fields are username, type"},
 		{create(file + " --provider unimedbh --map username"), "FIELD=COLUMN"},
 		{create(file + " --provider unimedbh --map username=mail --check"), "names a column that the header does not have"},
@@ -399,6 +504,22 @@ func TestEachWrongUseOfACampaignSaysWhatToDo(t *testing.T) {
 		{"campaign report x --force", "--force goes with --output"},
 		{"campaign retry-failed x --detach", "--detach goes with --start"},
 		{"campaign retry-failed x --state accepted", "--state takes any of"},
+		{create(file + " --provider unimedbh --rate abc"), `--rate must be a number, such as 10 or 0.5, not "abc"; see`},
+		{create(file + " --provider unimedbh --window 1e3"), `--window must be a whole number, such as 5, not "1e3"; see`},
+		{create(file + " --provider unimedbh --window 9999999999999999999"), "--window must be a whole number, such as 5, and not as large, not "},
+		{create(file + " --provider unimedbh --valid-for 5"), `--valid-for must be a duration, such as 90s, 5m or 2h, not "5"; see`},
+		{create(file + " --provider unimedbh --strict=maybe"), `--strict must be true or false, not "maybe"; see`},
+		{create(file + " --provider unimedbh --check --bad-rows="), "--bad-rows must not be empty: leave it out, or is a variable not set?"},
+		{create("--provider unimedbh --from-status --since 2999-01-01"), "--since is in the future"},
+		{"campaign report x --output=", "--output must not be empty"},
+		{"campaign retry-failed x --state=", "--state must not be empty"},
+		// What other arguments mend, whether or not a file had to be looked into for it.
+		{create("nosuch.csv --provider unimedbh --check"), "the rows cannot be read: nosuch.csv: no such file"},
+		{create(filepath.Dir(file) + " --provider unimedbh --check"), " is a folder"},
+		{create(file + " --provider unimedbh --check"), `column "email" is not a field of unimedbh`},
+		{create(file + " --provider medsenior --check"), "no column of the first row is called as a field of medsenior"},
+		{create(file + " --provider medsenior --check"), "as in --map emailId=1; see"},
+		{create(file + " --provider unimedbh --map username=email --check --bad-rows " + filepath.Dir(file)), " is a folder: name a file"},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			r := otpq(t, nil, "", strings.Fields(c.args)...).want(t, exitUsage, c.words)
@@ -448,6 +569,52 @@ func TestAFileIsThereWholeOrNotAtAll(t *testing.T) {
 	info, err := os.Stat(path)
 	if err != nil || info.Mode() != fs.FileMode(0o600) || info.Size() != 3 {
 		t.Errorf("after commit(): %v, %v; want the new file, mode 0600", info, err)
+	}
+}
+
+func TestWhatIsNoFileIsWrittenToAndStaysWhatItIs(t *testing.T) {
+	dir := t.TempDir()
+	pipe, link, target := filepath.Join(dir, "pipe"), filepath.Join(dir, "link"), filepath.Join(dir, "target")
+	if err := errors.Join(syscall.Mkfifo(pipe, 0o600), os.WriteFile(target, []byte("old"), 0o600), os.Symlink(target, link)); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := os.OpenFile(pipe, os.O_RDWR, 0) // so that nobody waits for anybody
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	for _, end := range []func(*newFile) error{(*newFile).commit, func(f *newFile) error { f.abandon(); return nil }} {
+		f, err := createFile(pipe, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, 3)
+		if _, err := f.WriteString("new"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := reader.Read(got); err != nil || string(got) != "new" {
+			t.Errorf("the pipe has %q, %v", got, err)
+		}
+		if err := end(f); err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Lstat(pipe); err != nil || info.Mode().Type() != fs.ModeNamedPipe {
+			t.Fatalf("the pipe is %v, %v now", info, err)
+		}
+	}
+	f, err := createFile(link, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString("new"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.commit(); err != nil {
+		t.Fatal(err)
+	}
+	info, err := os.Lstat(link)
+	if text, readErr := os.ReadFile(target); err != nil || readErr != nil || info.Mode().Type() != fs.ModeSymlink || string(text) != "new" {
+		t.Errorf("the link is %v, %v, and leads to %q, %v; want it to lead to what is new", info, err, text, readErr)
 	}
 }
 

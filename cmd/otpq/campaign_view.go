@@ -70,6 +70,9 @@ func (v *campaignView) line(c campaign.Campaign, note string) string {
 	}
 	s += fmt.Sprintf(": accepted %d, failed %d, expired %d, in the queue %d, waiting %d",
 		c.Counts.Accepted, p.failed-c.Counts.Expired, c.Counts.Expired, p.inQueue, c.Counts.Waiting)
+	if c.Counts.Invalid > 0 { // else it ends with failures that nobody sees
+		s += fmt.Sprintf(", invalid %d", c.Counts.Invalid)
+	}
 	if note != "" {
 		s += "; " + note
 	}
@@ -96,8 +99,12 @@ func (v *campaignView) draw(c campaign.Campaign, note string) error {
 	if pace := p.pace(c); pace != "" {
 		head += "  " + pace
 	}
-	lines := []string{head, fmt.Sprintf("accepted %s  failed %s  expired %s  in the queue %s  waiting %s", grouped(c.Counts.Accepted),
-		grouped(p.failed-c.Counts.Expired), grouped(c.Counts.Expired), grouped(p.inQueue), grouped(c.Counts.Waiting))}
+	counts := fmt.Sprintf("accepted %s  failed %s  expired %s  in the queue %s  waiting %s", grouped(c.Counts.Accepted),
+		grouped(p.failed-c.Counts.Expired), grouped(c.Counts.Expired), grouped(p.inQueue), grouped(c.Counts.Waiting))
+	if c.Counts.Invalid > 0 {
+		counts += "  invalid " + grouped(c.Counts.Invalid)
+	}
+	lines := []string{head, counts}
 	state := paint(strings.ReplaceAll(string(c.State), "_", " "))
 	if why := whyNot(c); why != "" {
 		if c.State == campaign.Running {

@@ -161,7 +161,7 @@ func (a *app) printDead(letters iter.Seq2[status.DeadLetter, error]) error {
 	if n%page != 0 {
 		a.printTable(t)
 	}
-	fmt.Fprintf(a.err, "%d dead letters\n", n)
+	fmt.Fprintln(a.err, counted(int64(n), "dead letter"))
 	return nil
 }
 

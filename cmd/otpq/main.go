@@ -12,6 +12,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	_ "time/tzdata" // quiet hours have a time zone, and an image may have none
@@ -115,7 +116,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.PersistentFlags().StringVar(&a.configFile, "config", "", "configuration `FILE` (default: the one that OTPQ_CONFIG names, or none)")
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return usagef("%w; see `%s --help`", err, cmd.CommandPath())
+		return usagef("%w; see `%s --help`", flagError(err), cmd.CommandPath())
 	})
 	root.SetHelpCommand(helpCommand(root))
 	root.AddCommand(
@@ -166,6 +167,9 @@ func exactArgs(names ...string) cobra.PositionalArgs {
 			return usagef("`%s` needs %s; see `%s --help`", cmd.CommandPath(), names[len(args)], cmd.CommandPath())
 		case len(args) > len(names):
 			return usagef("`%s` does not take %q", cmd.CommandPath(), args[len(names)])
+		}
+		if i := slices.Index(args, ""); i >= 0 {
+			return usagef("%s must not be empty: is a variable not set?", names[i])
 		}
 		return nil
 	}

@@ -22,7 +22,7 @@ func (r *redrawn) draw(w io.Writer, lines []string) error {
 	width, height := terminalSize(w)
 	if height > 2 && len(lines) > height-1 { // what has scrolled away cannot be drawn over
 		rest := len(lines) - (height - 2)
-		lines = append(lines[:height-2:height-2], fmt.Sprintf("… and %d lines more than fit here", rest))
+		lines = append(lines[:height-2:height-2], fmt.Sprintf("… and %d more than fit here", rest))
 	}
 	for _, line := range lines {
 		if width > 0 { // a line that wraps would be two, and the next drawing start too low

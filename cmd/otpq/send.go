@@ -1,11 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -47,10 +47,10 @@ func (a *app) sendCommand() *cobra.Command {
 			if !ok {
 				return unknownProvider(args[0])
 			}
-			if cmd.Flags().Changed("key") && key == "" {
-				return usagef("--key must not be empty: leave it out, or is a variable not set?")
+			if err := noEmptyFlags(cmd); err != nil {
+				return err
 			}
-			body, err := a.readRequest(args[1])
+			body, err := a.readRequest(cmd.Context(), args[1])
 			if err != nil {
 				return err
 			}
@@ -63,9 +63,13 @@ func (a *app) sendCommand() *cobra.Command {
 				enqueue.MaxAttempts(maxAttempts),
 			}
 			if at != "" {
-				when, err := parseTime(at, time.Now(), fromNow)
+				now := time.Now()
+				when, err := parseTime(at, now, fromNow)
 				if err != nil {
 					return usagef("--at %w", err)
+				}
+				if when.Before(now.Truncate(time.Second)) { // a time is typed in whole seconds
+					return usagef("--at must not be in the past: leave it out to send at once")
 				}
 				opts = append(opts, enqueue.At(when))
 			}
@@ -144,15 +148,23 @@ func sendError(err error) error {
 	return err
 }
 
-func (a *app) readRequest(arg string) ([]byte, error) {
+// readRequest reads a request that was typed, or is in a file or a pipe.
+func (a *app) readRequest(ctx context.Context, arg string) ([]byte, error) {
 	var r io.Reader
+	from := "standard input"
 	switch {
 	case arg == "-":
-		r = a.in
+		r = until(ctx, a.in)
 	case strings.HasPrefix(arg, "@"):
-		f, err := os.Open(arg[1:])
-		if err != nil {
-			return nil, usagef("read the request: %w", err)
+		from = arg[1:]
+		f, info, err := openInput(ctx, from)
+		switch {
+		case ctx.Err() != nil:
+			return nil, errNothingQueued
+		case err != nil:
+			return nil, usagef("read the request: %s: %w", from, errors.Unwrap(err))
+		case info.IsDir():
+			return nil, usagef("read the request: %s is a folder", from)
 		}
 		defer f.Close()
 		r = f
@@ -160,14 +172,20 @@ func (a *app) readRequest(arg string) ([]byte, error) {
 		return []byte(arg), nil
 	}
 	body, err := io.ReadAll(io.LimitReader(r, maxRequest+1))
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return nil, errNothingQueued
+	case err != nil:
 		return nil, fmt.Errorf("read the request: %w", err)
-	}
-	if len(body) > maxRequest {
+	case len(body) > maxRequest:
 		return nil, usagef("the request is longer than %d bytes", maxRequest)
+	case len(bytes.TrimSpace(body)) == 0:
+		return nil, usagef("there is no request in %s: nothing came", from)
 	}
 	return body, nil
 }
+
+var errNothingQueued = errors.New("interrupted: nothing was queued")
 
 // noteSent tells a person, beside the id, what they may not expect: that this is
 // an earlier message, or that nobody works on it.

@@ -42,7 +42,7 @@ func TestSendTakesTheRequestFromAFileOrAPipe(t *testing.T) {
 			t.Errorf("%s: the record has no recipient", name)
 		}
 	}
-	otpq(t, env, "", "send", "unimedbh", "@"+file+".missing").want(t, exitUsage, "read the request", "no such file")
+	otpq(t, env, "", "send", "unimedbh", "@"+file+".missing").want(t, exitUsage, "read the request: "+file+".missing: no such file")
 	otpq(t, env, strings.Repeat(" ", maxRequest+1), "send", "unimedbh", "-").want(t, exitUsage, "longer than")
 }
 
@@ -55,7 +55,9 @@ func TestAnInvalidRequestNamesEveryField(t *testing.T) {
 		{[]string{"unimedbh", `{}`}, []string{"username is required", "type is required"}},
 		{[]string{"kinpos", `{"mobileNumber":"+55","language":"portuguese"}`}, []string{"mobileNumber", "language"}},
 		{[]string{"unimedbh", "not JSON"}, []string{"not valid JSON"}},
-		{[]string{"unimedbh", ""}, []string{"not valid JSON"}},
+		{[]string{"unimedbh", "-"}, []string{"there is no request in standard input: nothing came"}},
+		{[]string{"unimedbh", "@/dev/null"}, []string{"there is no request in /dev/null"}},
+		{[]string{"unimedbh", "@."}, []string{". is a folder"}},
 		{[]string{"unimedbh", "@"}, []string{"read the request"}},
 		{[]string{"nosuch", "{}"}, []string{`no provider "nosuch"; the providers are`, "medsenior", "unimedbh", "kinpos"}},
 	} {
@@ -89,6 +91,8 @@ func TestSendOptions(t *testing.T) {
 	if got.Lane != tasks.Bulk || got.NotAfter.Sub(at.Truncate(time.Second)) != 90*time.Second {
 		t.Errorf("record = %+v, want bulk and not after 90 s from %v", got, at)
 	}
+	// A time of this very second is in whole seconds, and so a little ago.
+	r.send("--at", time.Now().Format(time.RFC3339))
 	if left := time.Until(r.record(r.send()).NotAfter); left > 5*time.Minute || left < 4*time.Minute {
 		t.Errorf("a message lives %v without --valid-for, want 5m", left)
 	}

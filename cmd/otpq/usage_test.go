@@ -66,8 +66,12 @@ func TestOtpqAloneShowsTheCommands(t *testing.T) {
 
 func TestAWrongFlagValueIsAWrongUsage(t *testing.T) {
 	for _, c := range []struct{ args, words string }{
-		{"send unimedbh " + request + " --valid-for soon", "--valid-for"},
-		{"send unimedbh " + request + " --max-attempts many", "--max-attempts"},
+		{"send unimedbh " + request + " --valid-for soon", `--valid-for must be a duration, such as 90s, 5m or 2h, not "soon"; see`},
+		{"send unimedbh " + request + " --max-attempts many", `--max-attempts must be a whole number, such as 5, not "many"; see`},
+		{"send unimedbh " + request + " --wait=perhaps", `--wait must be true or false, not "perhaps"; see`},
+		{"send unimedbh " + request + " --at 2020-01-01", "--at must not be in the past: leave it out"},
+		{"send unimedbh " + request + " --at 2020-01-01T00:00:00Z", "--at must not be in the past: leave it out"},
+		{"send unimedbh " + request + " --at=", "--at must not be empty"},
 		{"send unimedbh " + request + " --at someday", "--at must be a duration such as"},
 		{"send unimedbh " + request + " --at -5m", "--at must not be negative"},
 		{"dead list --state accepted", "--state must be rejected, exhausted or unknown"},
@@ -95,7 +99,7 @@ func TestAWrongFlagValueIsAWrongUsage(t *testing.T) {
 		{"sandbox --fault medsenior:latency=soon", "latency must be a duration"},
 		{"sandbox --fault medsenior", "PROVIDER:NAME=VALUE"},
 		{"sandbox --listen here", "--listen must be host:port"},
-		{"sandbox --seed x", "--seed"},
+		{"sandbox --seed x", "--seed must be a whole number, such as 5"},
 		{"dev --redis http://127.0.0.1", "--redis"},
 		{"dev --listen here", "--listen must be host:port"},
 		{"keygen --id a/b", "--id"},
@@ -107,6 +111,13 @@ func TestAWrongFlagValueIsAWrongUsage(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestAnArgumentThatIsEmptyIsAWrongUsage(t *testing.T) {
+	for _, words := range []string{"status", "cancel", "dead show", "campaign status", "campaign start", "campaign report"} {
+		otpq(t, nil, "", append(strings.Fields(words), "")...).want(t, exitUsage, "ID must not be empty: is a variable not set?")
+	}
+	otpq(t, nil, "", "send", "unimedbh", "").want(t, exitUsage, "REQUEST must not be empty")
 }
 
 func TestAWrongConfigurationNamesAllThatIsWrong(t *testing.T) {

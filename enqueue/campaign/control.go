@@ -7,7 +7,8 @@ import (
 
 // Start has a campaign fed, from where it was: by any worker when detached, and else
 // by whoever calls [Campaigns.Feed]; the workers take over when nobody does for a
-// while. A paused one is resumed, and a detached one stays detached. It fails with [ErrNotFound] or a [StateError].
+// while. A paused one is resumed, and a detached one stays detached. It fails with
+// [ErrNotFound] or a [StateError].
 func (c *Control) Start(ctx context.Context, id string, detached bool) error {
 	mark := ""
 	if detached {

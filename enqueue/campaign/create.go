@@ -49,10 +49,13 @@ type CreateOptions struct {
 	OnProgress func(Counts)
 }
 
-// InvalidRowError is a row that is wrong, to who is strict.
+// InvalidRowError is a row that is wrong: the first one, to who is strict or where all
+// are.
 type InvalidRowError struct {
 	Line     int
 	Problems providers.FieldErrors
+	// All is how many rows there are when every one of them is wrong, and else 0.
+	All int64
 }
 
 // Error implements error.
@@ -65,8 +68,8 @@ func (e *InvalidRowError) Error() string {
 // there is: repeated is true then.
 //
 // It fails with a [SettingError], with [ErrExists], with [ErrCreating] while another
-// creates it, with an [InvalidRowError] when Strict, and with the source's own error; then
-// nothing is created.
+// creates it, with an [InvalidRowError] when Strict or when no row is right, and with the
+// source's own error; then nothing is created.
 func (c *Campaigns) Create(ctx context.Context, s Settings, source Source, o CreateOptions) (made Campaign, repeated bool, err error) {
 	if strings.Contains(s.ID, ".") {
 		return Campaign{}, false, &SettingError{"id", "must not have a dot: it marks retries"}
@@ -87,7 +90,11 @@ func (c *Campaigns) create(ctx context.Context, s Settings, source Source, retry
 	} else if err != nil {
 		return Campaign{}, false, err
 	}
-	if err = k.readAll(ctx, source.Rows); err == nil {
+	if err = k.readAll(ctx, source.Rows); err == nil && k.wrong != nil && k.counts.Invalid == k.counts.Rows {
+		k.wrong.All = k.counts.Rows // it would end at once, and look like one that was sent
+		err = k.wrong
+	}
+	if err == nil {
 		err = k.end(ctx)
 	}
 	if err != nil {
@@ -124,9 +131,10 @@ type creation struct {
 	kept   int
 	chunks int // how many there are, or were of a try before
 	counts Counts
+	wrong  *InvalidRowError // the first row that is
 }
 
-// who is not known of a creation; what creates is no feeder.
+// creator stands where a lease has its feeder's name: nobody feeds what is created.
 const creator = "create"
 
 func (k *creation) begin(ctx context.Context, s Settings, source Source, retryOf string) error {
@@ -179,8 +187,11 @@ func (k *creation) readAll(ctx context.Context, source rows.Source) error {
 			return err
 		}
 		if row.Request == nil {
+			if k.wrong == nil {
+				k.wrong = &InvalidRowError{Line: row.Line, Problems: row.Problems}
+			}
 			if k.o.Strict {
-				return &InvalidRowError{row.Line, row.Problems}
+				return k.wrong
 			}
 			if k.o.OnInvalid != nil {
 				k.o.OnInvalid(row.Line, row.Problems)

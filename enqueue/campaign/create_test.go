@@ -81,7 +81,14 @@ func TestACreateThatFailsLeavesNothing(t *testing.T) {
 			source: source(append(people(0, 4500), bad(4501))...), strict: true,
 			want: func(err error) bool {
 				var row *InvalidRowError
-				return errors.As(err, &row) && row.Line == 4501 && strings.Contains(err.Error(), "username is required")
+				return errors.As(err, &row) && row.Line == 4501 && row.All == 0 && strings.Contains(err.Error(), "username is required")
+			},
+		},
+		"rows that are all wrong": {
+			source: source(bad(2), bad(3)),
+			want: func(err error) bool {
+				var row *InvalidRowError
+				return errors.As(err, &row) && row.Line == 2 && row.All == 2 && !IsUnreachable(err)
 			},
 		},
 		"a row of another provider": {
