@@ -186,7 +186,7 @@ func insteadOf(e *campaign.StateError) string {
 	case e.From == campaign.Canceled:
 		return fmt.Sprintf("`otpq campaign report %s` tells what became of each row, and `otpq campaign retry-failed %[1]s --state canceled` sends to the rest", e.ID)
 	case e.From.Over():
-		return fmt.Sprintf("`otpq campaign report %s` tells what became of each row, and `otpq campaign retry-failed %[1]s` tries the failed ones again", e.ID)
+		return fmt.Sprintf("`otpq campaign report %s` tells what became of each row, and `otpq campaign retry-failed %[1]s` tries those again that are exhausted or expired, if any are", e.ID)
 	case e.From == campaign.Paused:
 		return fmt.Sprintf("`otpq campaign start %s` goes on with it", e.ID)
 	case e.From == campaign.Created:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/csv"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -117,7 +118,10 @@ func (a *app) report(ctx context.Context, c *openCampaigns, id string, choice re
 	w := a.reportWriter(to, choice)
 	n := int64(0)
 	for row, err := range c.Report(ctx, id, choice.reveal) {
-		if err != nil {
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return errors.New("interrupted before the report's end")
+		case err != nil:
 			return campaignError(id, err)
 		}
 		if len(choice.states) > 0 && !slices.Contains(choice.states, row.State) {
@@ -245,7 +249,10 @@ func (a *app) campaignRetryCommand() *cobra.Command {
 			}
 			defer c.Close()
 			made, repeated, err := c.RetryFailed(cmd.Context(), args[0], states...)
-			if err != nil {
+			switch {
+			case err != nil && cmd.Context().Err() != nil:
+				return fmt.Errorf("interrupted: nothing is sent; the same `otpq campaign retry-failed %s` begins anew", printable(args[0]))
+			case err != nil:
 				return campaignError(args[0], err)
 			}
 			return a.afterCreate(cmd.Context(), c, made, repeated, start, detach)

@@ -336,6 +336,29 @@ func TestCtrlCEndsWhatWaitsForInput(t *testing.T) {
 	}
 }
 
+// stopping is a writer whose first bytes stop what writes them.
+type stopping struct {
+	bytes.Buffer
+	stop func()
+}
+
+// Write implements [io.Writer].
+func (s *stopping) Write(p []byte) (int, error) {
+	s.stop()
+	return s.Buffer.Write(p)
+}
+
+func TestAReportThatIsInterruptedSaysSo(t *testing.T) {
+	r := newRig(t)
+	r.create("november", peopleFile(t, 500))
+	ctx, stop := context.WithCancel(t.Context())
+	out, errs := stopping{stop: stop}, bytes.Buffer{}
+	code := run(ctx, []string{"campaign", "report", "november", "--json"}, streams{strings.NewReader(""), &out, &errs}, []string{"OTPQ_CONFIG=" + r.file})
+	if want := "otpq: interrupted before the report's end\n"; code != exitFailed || errs.String() != want {
+		t.Errorf("it ends with %d and %q, want %d and %q", code, &errs, exitFailed, want)
+	}
+}
+
 func TestACampaignIsPausedAndResumedFromElsewhere(t *testing.T) {
 	r := newRig(t)
 	r.create("november", peopleFile(t, 300), "--rate", "50", "--window", "10")
