@@ -252,10 +252,12 @@ func (a *app) createCampaign(ctx context.Context, c *openCampaigns, o *createCho
 	}
 	if !repeated {
 		file, badErr := bad.commit()
-		if badErr != nil {
-			return badErr
-		}
-		if bad.any() && file != "" {
+		switch {
+		case badErr != nil && err == nil:
+			return fmt.Errorf("campaign %s was created, and is not started: %w", made.ID, badErr)
+		case badErr != nil:
+			fmt.Fprintln(a.err, badErr)
+		case bad.any() && file != "":
 			fmt.Fprintf(a.err, "what is wrong with rows stands in %s\n", file)
 		}
 	}

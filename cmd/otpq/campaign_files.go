@@ -26,6 +26,8 @@ func createFile(path string, replace bool) (f *newFile, err error) {
 	switch {
 	case err == nil && there.IsDir():
 		return nil, usagef("%s is a folder: name a file", path)
+	case err != nil && !errors.Is(err, fs.ErrNotExist): // links that lead to themselves, say
+		return nil, usagef("%s cannot be written: %w", path, errors.Unwrap(err))
 	case err == nil && !there.Mode().IsRegular():
 		f.direct = true
 		f.File, err = os.OpenFile(path, os.O_WRONLY, 0)

@@ -264,6 +264,40 @@ func TestNothingIsCreatedWhereEveryRowIsWrong(t *testing.T) {
 	r.otpq(args...).want(t, exitDone).wantOut(t, "november created: 2 rows, 1 invalid, 0 duplicate, 1 waiting")
 }
 
+func TestBadRowsThatCannotBeWrittenAreSaidWithWhatWasDoneBefore(t *testing.T) {
+	r := newRig(t)
+	pipe := filepath.Join(t.TempDir(), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	in, typed := io.Pipe()
+	var out, errs bytes.Buffer
+	ended := make(chan int, 1)
+	go func() {
+		ended <- run(t.Context(), []string{"campaign", "create", "november", "-", "--provider", "unimedbh", "--start", "--bad-rows", pipe},
+			streams{in, &out, &errs}, []string{"OTPQ_CONFIG=" + r.file})
+	}()
+	if _, err := io.WriteString(typed, "username,type\na@example.org,EMAIL\n"); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := os.Open(pipe) // waits for who writes to it
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader.Close() // and goes away, as a disk gets full
+	if _, err := io.WriteString(typed, ",EMAIL\n"); err != nil {
+		t.Fatal(err)
+	}
+	typed.Close()
+	const want = "campaign november was created, and is not started: write the bad rows: "
+	if code := <-ended; code != exitFailed || !strings.Contains(errs.String(), want) {
+		t.Errorf("it ends with %d and %q, want %d and %q", code, &errs, exitFailed, want)
+	}
+	if got := r.campaign("november"); got.State != campaign.Created {
+		t.Errorf("it is %s, want it created", got.State)
+	}
+}
+
 func TestAFileThatIsStillBeingWrittenIsNotTaken(t *testing.T) {
 	r := newRig(t)
 	file := peopleFile(t, 3)
@@ -624,6 +658,13 @@ func TestWhatIsNoFileIsWrittenToAndStaysWhatItIs(t *testing.T) {
 		if info, err := os.Lstat(pipe); err != nil || info.Mode().Type() != fs.ModeNamedPipe {
 			t.Fatalf("the pipe is %v, %v now", info, err)
 		}
+	}
+	loop := filepath.Join(dir, "loop")
+	if err := os.Symlink(loop, loop); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := createFile(loop, true); err == nil || !strings.Contains(err.Error(), loop+" cannot be written") {
+		t.Errorf("createFile() of a link to itself = %v", err)
 	}
 	f, err := createFile(link, true)
 	if err != nil {
