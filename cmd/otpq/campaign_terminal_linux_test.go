@@ -91,7 +91,7 @@ func TestCancelAsksOnATerminal(t *testing.T) {
 		if code != c.code {
 			t.Errorf("%q: exit code = %d, want %d: %s", c.typed, code, c.code, &errs)
 		}
-		if asked := strings.Contains(errs.String(), "Cancel campaign november for good? 12 rows"); asked != (c.flags == nil) {
+		if asked := strings.Contains(errs.String(), "Cancel campaign november for good? Of its rows 12 would not be sent"); asked != (c.flags == nil) {
 			t.Errorf("%q: stderr = %q", c.typed, &errs)
 		}
 		if got := r.campaign("november").State; got != c.state {

@@ -178,7 +178,7 @@ func TestADrawingFitsItsTerminal(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const once = "1\r\n2\r\na line tha…\r\n… and 3 li…\r\n"
+	const once = "1\r\n2\r\na line tha…\r\n… and 3 mo…\r\n"
 	waitFor(t, "both drawings", func() bool { return strings.Count(screen.String(), "… and") == 2 })
 	if got, want := screen.String(), once+"\x1b[4A\x1b[J"+once; got != want {
 		t.Errorf("screen = %q, want %q", got, want)

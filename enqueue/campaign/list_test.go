@@ -104,7 +104,7 @@ func TestManyCampaignsThatAreOverCostLittle(t *testing.T) {
 			}
 		}
 	}
-	wait("the first look", func() bool { return h.commands.Load() > 2*many })
+	wait("the first look", func() bool { return h.commands.Load() > 3*many }) // fields, counts and lease of each
 	h.commands.Store(0)
 	h.n.Store(0)
 	wait("three more", func() bool { return h.n.Load() >= 3 })
