@@ -1,6 +1,10 @@
 package campaign
 
-import "time"
+import (
+	"time"
+
+	"github.com/otpq/otpq/status"
+)
 
 const (
 	// A message in flight is looked at this long after it was queued, then again
@@ -62,7 +66,8 @@ func (q *flight) settle(now time.Time, results []result) []result {
 			news = append(news, r)
 			continue
 		}
-		if r.state != m.state {
+		// That one is queued is counted when it is noted, of all that were taken with it.
+		if r.state != m.state && !(m.state == RowWaiting && r.state == string(status.Queued)) {
 			news = append(news, r)
 		}
 		m.state, m.reason = r.state, r.reason
