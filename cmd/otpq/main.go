@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"os/signal"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	_ "time/tzdata" // quiet hours have a time zone, and an image may have none
 
@@ -51,6 +53,8 @@ type streams struct {
 
 // run is main without the process: tests call it.
 func run(ctx context.Context, args []string, s streams, environ []string) int {
+	out := &output{Writer: s.out}
+	s.out = out
 	a := &app{streams: s, environ: environ}
 	root := a.rootCommand()
 	root.SetArgs(args)
@@ -58,6 +62,9 @@ func run(ctx context.Context, args []string, s streams, environ []string) int {
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	err := root.ExecuteContext(ctx)
+	if err == nil {
+		err = out.failed()
+	}
 	var usage usageError
 	switch {
 	case err == nil:
@@ -71,6 +78,34 @@ func run(ctx context.Context, args []string, s streams, environ []string) int {
 		fmt.Fprintf(s.err, "otpq: %v%s\n", err, adviceFor(err))
 		return exitFailed
 	}
+}
+
+// output is where a command writes, and remembers the first time that it could not: most
+// commands print without looking, and must not succeed on a full disk.
+type output struct {
+	io.Writer
+	mu  sync.Mutex
+	err error
+}
+
+// Write implements [io.Writer].
+func (o *output) Write(p []byte) (int, error) {
+	n, err := o.Writer.Write(p)
+	if err != nil {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.err = cmp.Or(o.err, err)
+	}
+	return n, err
+}
+
+func (o *output) failed() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err == nil {
+		return nil
+	}
+	return fmt.Errorf("write the output: %w", o.err)
 }
 
 // adviceFor says what to do about an error that does not say it: a refused

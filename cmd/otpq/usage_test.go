@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -184,4 +186,23 @@ func TestFlagsMayStandAnywhereAfterTheSubcommand(t *testing.T) {
 	otpq(t, nil, "", "dead", "--json", "list", "--config", r.file).want(t, exitDone)
 	// The flag outranks the variable.
 	otpq(t, []string{"OTPQ_CONFIG=/nonexistent"}, "", "providers", "--config", r.file).want(t, exitDone)
+}
+
+// fullDisk is an output that takes nothing.
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+func TestWhatCannotBePrintedFails(t *testing.T) {
+	r := newRig(t)
+	for _, args := range [][]string{
+		{"--version"}, {"--help"}, {"keygen"}, {"providers"}, {"providers", "--json"}, {"campaign", "list", "--json"},
+		{"send", "unimedbh", request},
+	} {
+		var errs bytes.Buffer
+		code := run(t.Context(), args, streams{in: strings.NewReader(""), out: fullDisk{}, err: &errs}, []string{"OTPQ_CONFIG=" + r.file})
+		if code != exitFailed || !strings.Contains(errs.String(), "no space left on device") {
+			t.Errorf("otpq %q ended with %d and said %q", args, code, &errs)
+		}
+	}
 }

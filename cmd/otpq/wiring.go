@@ -139,15 +139,24 @@ func (a *app) logger(cfg config.Log) zerolog.Logger {
 	return zerolog.New(w).Level(level).With().Timestamp().Logger()
 }
 
+// fileOf is the file that is read or written through f.
+func fileOf(f any) (*os.File, bool) {
+	if o, ok := f.(*output); ok {
+		f = o.Writer
+	}
+	file, ok := f.(*os.File)
+	return file, ok
+}
+
 // isTerminal reports whether a person sees what is written to w.
 func isTerminal(w any) bool {
-	f, ok := w.(*os.File)
+	f, ok := fileOf(w)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
 // terminalSize is how many columns and rows the terminal behind w has, or 0.
 func terminalSize(w any) (width, height int) {
-	f, ok := w.(*os.File)
+	f, ok := fileOf(w)
 	if !ok {
 		return 0, 0
 	}
