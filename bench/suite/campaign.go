@@ -2,8 +2,6 @@ package suite
 
 import (
 	"context"
-	"errors"
-	"time"
 
 	"github.com/otpq/otpq/bench/peers"
 	"github.com/otpq/otpq/bench/provider"
@@ -22,14 +20,10 @@ func campaigns() suite {
 		About: `Unimed-BH's interactive messages are timed, one each 10 ms ± 50 %, alone and while the same worker feeds and sends a campaign ` +
 			`(` + "`otpq campaign create --start --detach`" + `): one of Unimed-BH's rows, and one of MedSênior's. Each answer takes 50 ms, so that ` +
 			`the bulk lane's slots bound the campaign. Slots as shipped: 64 interactive, 16 bulk. N is the campaign's rows.`,
-		Columns: []report.Column{
-			{Key: "p50", Title: "median ms", Digits: 2},
-			{Key: "p95", Title: "95th", Digits: 2},
-			{Key: "p99", Title: "99th", Digits: 2},
-			{Key: "max", Title: "longest", Digits: 1},
-			{Key: "row_rate", Title: "the campaign's rows/s"},
-			{Key: "cores", Title: "cores used", Digits: 2},
-		},
+		Columns: latenciesAnd(
+			report.Column{Key: "row_rate", Title: "the campaign's rows/s"},
+			report.Column{Key: "cores", Title: "cores used", Digits: 2},
+		),
 	}}
 	const quiet = "quiet"
 	for _, c := range []struct{ name, of string }{
@@ -74,7 +68,8 @@ func besideCampaign(ctx context.Context, r *run, of string) error {
 		return err
 	}
 	if of != "" {
-		if err := r.awaitCampaign(ctx); err != nil {
+		begun := func(t provider.Tally) bool { return t.Distinct+t.Other >= underWay }
+		if err := r.awaitTally(ctx, begun, "the campaign is not under way"); err != nil {
 			return err
 		}
 	}
@@ -89,44 +84,5 @@ func besideCampaign(ctx context.Context, r *run, of string) error {
 			r.problem("the campaign was over before the last message was timed: it needs more rows")
 		}
 	}
-	if err := r.Settle(ctx); err != nil {
-		return err
-	}
-	first, second, err := r.Provider.Arrivals(ctx)
-	if err != nil {
-		return err
-	}
-	r.quantiles(gaps(made.Begun[warmUp:], first[warmUp:timed]))
-	lost, doubled := 0, 0
-	for i := range first {
-		if i < timed && first[i] == 0 {
-			lost++
-		}
-		if second[i] != 0 {
-			doubled++
-		}
-	}
-	if lost+doubled+rush.to.Strange > 0 {
-		r.problem("%d lost, %d doubled, %d strange", lost, doubled, rush.to.Strange)
-	}
-	return nil
-}
-
-// awaitCampaign waits until a campaign is under way.
-func (r *run) awaitCampaign(ctx context.Context) error {
-	for end := time.Now().Add(stall); time.Now().Before(end); {
-		tally, err := r.Provider.Await(ctx, 0, 0)
-		if err != nil {
-			return err
-		}
-		if tally.Distinct+tally.Other >= underWay {
-			return nil
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return errors.New("the campaign is not under way")
+	return r.punctual(ctx, made)
 }

@@ -2,7 +2,6 @@ package suite
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/otpq/otpq/bench/peers"
@@ -27,15 +26,11 @@ func isolation() suite {
 		About: `Unimed-BH's interactive messages are timed, one each 10 ms ± 50 %, while MedSênior's API answers nothing and holds all its slots ` +
 			`(its breaker is set never to open), and while Unimed-BH's own bulk lane drains: with a provider that takes 50 ms, and with one ` +
 			`that answers at once, when the bulk lane takes all the CPU it gets. Slots as shipped: 64 interactive, 16 bulk.`,
-		Columns: []report.Column{
-			{Key: "p50", Title: "median ms", Digits: 2},
-			{Key: "p95", Title: "95th", Digits: 2},
-			{Key: "p99", Title: "99th", Digits: 2},
-			{Key: "max", Title: "longest", Digits: 1},
-			{Key: "hanging", Title: "slots that hang"},
-			{Key: "bulk_rate", Title: "bulk messages/s"},
-			{Key: "cores", Title: "cores used", Digits: 2},
-		},
+		Columns: latenciesAnd(
+			report.Column{Key: "hanging", Title: "slots that hang"},
+			report.Column{Key: "bulk_rate", Title: "bulk messages/s"},
+			report.Column{Key: "cores", Title: "cores used", Digits: 2},
+		),
 	}}
 	for _, c := range []struct {
 		name       string
@@ -91,7 +86,8 @@ func isolate(ctx context.Context, r *run, hang, bulk bool, delay time.Duration) 
 		return err
 	}
 	if hang {
-		if err := r.awaitHanging(ctx, hangInteractive+hangBulk); err != nil {
+		taken := func(t provider.Tally) bool { return t.Hanging >= hangInteractive+hangBulk }
+		if err := r.awaitTally(ctx, taken, "the slots of the provider that hangs are not taken"); err != nil {
 			return err
 		}
 	}
@@ -114,82 +110,9 @@ func isolate(ctx context.Context, r *run, hang, bulk bool, delay time.Duration) 
 			r.problem("the bulk lane was empty before the last message was timed: it needs more")
 		}
 	}
-	if err := r.Settle(ctx); err != nil {
+	if err := r.punctual(ctx, made); err != nil {
 		return err
-	}
-	arrived, _, err := r.Provider.Arrivals(ctx)
-	if err != nil {
-		return err
-	}
-	r.quantiles(gaps(made.Begun[warmUp:], arrived[warmUp:timed]))
-	last, err := r.Provider.Await(ctx, 0, 0)
-	if err != nil {
-		return err
-	}
-	lost := 0
-	for _, at := range arrived[:timed] {
-		if at == 0 {
-			lost++
-		}
-	}
-	if lost+last.Doubled+last.Strange > 0 {
-		r.problem("%d lost, %d doubled, %d strange", lost, last.Doubled, last.Strange)
 	}
 	worker.Kill() // what hangs would keep it from leaving
 	return nil
-}
-
-// stretch is what came to the provider while messages were timed.
-type stretch struct {
-	from, to provider.Tally
-	took     time.Duration
-}
-
-// paced runs a producer that is ready, and notes what that cost, beside whatever else
-// is under way.
-func (r *run) paced(ctx context.Context, p *stage.Proc, plan stage.Plan) (made stage.Produced, s stretch, err error) {
-	if s.from, err = r.Provider.Await(ctx, 0, 0); err != nil {
-		return made, s, err
-	}
-	before, err := r.Cost() // not begin: what is measured has begun
-	if err != nil {
-		return made, s, err
-	}
-	if made, err = r.Produce(ctx, p, plan); err != nil {
-		return made, s, err
-	}
-	after, err := r.Cost()
-	if err != nil {
-		return made, s, err
-	}
-	if s.to, err = r.Provider.Await(ctx, 0, 0); err != nil {
-		return made, s, err
-	}
-	s.took = after.At.Sub(before.At)
-	r.share(before, after)
-	var used float64
-	for name := range after.Parts {
-		used += r.result.Values[name+"_percent"] / 100
-	}
-	r.value("cores", used)
-	return made, s, nil
-}
-
-// awaitHanging waits until so many requests hang.
-func (r *run) awaitHanging(ctx context.Context, slots int) error {
-	for end := time.Now().Add(stall); time.Now().Before(end); {
-		tally, err := r.Provider.Await(ctx, 0, 0)
-		if err != nil {
-			return err
-		}
-		if tally.Hanging >= slots {
-			return nil
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	return errors.New("the slots of the provider that hangs are not taken")
 }

@@ -18,16 +18,12 @@ const (
 )
 
 func pickupColumns() []report.Column {
-	return []report.Column{
-		{Key: "p50", Title: "median ms", Digits: 2},
-		{Key: "p95", Title: "95th", Digits: 2},
-		{Key: "p99", Title: "99th", Digits: 2},
-		{Key: "max", Title: "longest", Digits: 1},
-		{Key: "worker_percent", Title: "CPU %: worker", Digits: 1},
-		{Key: "redis_percent", Title: "Redis", Digits: 1},
-		{Key: "nats_percent", Title: "NATS", Digits: 1},
-		{Key: "postgres_percent", Title: "PostgreSQL", Digits: 1},
-	}
+	return latenciesAnd(
+		report.Column{Key: "worker_percent", Title: "CPU %: worker", Digits: 1},
+		report.Column{Key: "redis_percent", Title: "Redis", Digits: 1},
+		report.Column{Key: "nats_percent", Title: "NATS", Digits: 1},
+		report.Column{Key: "postgres_percent", Title: "PostgreSQL", Digits: 1},
+	)
 }
 
 func pickupIdle() suite {

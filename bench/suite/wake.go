@@ -23,14 +23,10 @@ func wake() suite {
 		About: `An idle worker, and messages from elsewhere than Send, one each 50 ms ± 50 %: from a stock asynq client; scheduled for later and ` +
 			`then started by Asynqmon's "Run" (Inspector.RunTask); dead letters that are replayed. From just before the call to the arrival of the ` +
 			`request. A retry is timed from the moment that its record names (next_attempt_at): what is left after a negative time was early.`,
-		Columns: []report.Column{
-			{Key: "p50", Title: "median ms", Digits: 2},
-			{Key: "p95", Title: "95th", Digits: 2},
-			{Key: "p99", Title: "99th", Digits: 2},
-			{Key: "max", Title: "longest", Digits: 1},
-			{Key: "earliest", Title: "earliest", Digits: 1},
-			{Key: "samples", Title: "messages"},
-		},
+		Columns: latenciesAnd(
+			report.Column{Key: "earliest", Title: "earliest", Digits: 1},
+			report.Column{Key: "samples", Title: "messages"},
+		),
 		Goals: []report.Goal{
 			{Text: "a retry, longest after its time, ms", Key: "max", Case: "a retry that falls due", Bound: 300, Most: true},
 			{Text: "a retry, earliest, ms", Key: "earliest", Case: "a retry that falls due", Bound: 0},
