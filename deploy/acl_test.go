@@ -503,6 +503,9 @@ func TestADashboardThatOnlyShowsNeedsNoMoreThanItsRedisUserMayDo(t *testing.T) {
 	at, cmd, log := s.dashboard()
 	s.pages(at, waiting, dead)
 	s.ask(at + "/deliveries/message?id=" + deferred)
+	if page := s.post(at+"/deliveries/find", url.Values{"provider": {"unimedbh"}, "recipient": {"teste@gmail.com"}}); !strings.Contains(page, waiting) {
+		t.Errorf("it does not find a recipient's message:\n%.2000s", page)
+	}
 	s.ends(cmd, log)
 	if refused := denials(t, admin); len(refused) > 0 {
 		t.Errorf("Redis refused the dashboard's user:\n%s", strings.Join(refused, "\n"))
