@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -92,6 +93,18 @@ func TestTheUnitHasNothingOfTheMachine(t *testing.T) {
 		if strings.HasPrefix(e, "OTPQ_") {
 			t.Errorf("Environment=%s: everybody can read it; use a credential or an EnvironmentFile", e)
 		}
+	}
+}
+
+// When a process began is counted from the machine's start, which is in /proc/stat. Without
+// it alerts that go by that metric are silent, and nobody hears of it.
+func TestTheUnitLeavesTheWorkerWhatItsMetricsAreReadFrom(t *testing.T) {
+	t.Parallel()
+	if !strings.Contains(read(t, "prometheus/alerts.yml"), "process_start_time_seconds") {
+		t.Fatal("no alert goes by when a process began: this test is of no use")
+	}
+	if subset := readUnit(t)["Service.ProcSubset"]; slices.Contains(subset, "pid") {
+		t.Errorf("ProcSubset=%s hides /proc/stat: no process_start_time_seconds", subset)
 	}
 }
 
