@@ -95,7 +95,7 @@ func (a *app) printProviders(views []overview.Provider) {
 			limit = fmt.Sprintf("%d/%s", v.RateLimit.Limit, v.RateLimit.Period)
 		}
 		breaker := a.paint(breakerColour(v.Breaker.State), v.Breaker.State)
-		if off(v) {
+		if v.OffEverywhere() {
 			breaker = "off"
 		}
 		for _, lane := range tasks.Lanes() {
@@ -114,7 +114,7 @@ func (a *app) printProviders(views []overview.Provider) {
 	a.printTable(t)
 	for _, v := range views {
 		switch {
-		case off(v):
+		case v.OffEverywhere():
 			fmt.Fprintf(a.out, "%s is off: %s\n", v.Name, v.Off)
 		case !v.On:
 			fmt.Fprintf(a.out, "%s is on in the workers, and not in this configuration: %s\n", v.Name, v.Off)
@@ -124,10 +124,6 @@ func (a *app) printProviders(views []overview.Provider) {
 		}
 	}
 }
-
-// off reports whether nobody has the provider on. A shell without the workers' tokens
-// must not hide how their breaker is.
-func off(v overview.Provider) bool { return !v.On && len(v.Breaker.Workers) == 0 }
 
 func breakerColour(state string) text.Colors {
 	switch state {

@@ -17,6 +17,8 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/otpq/otpq/enqueue"
+	"github.com/otpq/otpq/internal/dashboard"
+	"github.com/otpq/otpq/internal/overview"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/tasks"
 	"github.com/otpq/otpq/worker"
@@ -70,6 +72,18 @@ func TestTheProvidersPageTellsOfWorkersAndTheirBreakers(t *testing.T) {
 	r.live("second", map[string]worker.BreakerPresence{"unimedbh": open, "kinpos": {State: worker.BreakerHalfOpen}})
 	r.get("/deliveries").want(t, http.StatusOK, "2 workers are running.", "breaker open", "until "+until.UTC().Format("15:04:05 UTC"),
 		"breaker half-open", "tries whether the provider works again").without(t, "breaker closed")
+}
+
+// A dashboard is given no token: what it lacks says nothing of a provider that workers serve.
+func TestAProviderThatOnlyTheWorkersHaveOnIsNotOff(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, func(_ *rig, c *dashboard.Config) {
+		c.Providers = []overview.Settings{{Name: "medsenior", Off: "needs a token"}}
+	})
+	const off = "With the configuration of this dashboard it is off: it needs a token."
+	r.get("/deliveries").want(t, http.StatusOK, ">off<", off)
+	r.live("first", map[string]worker.BreakerPresence{"medsenior": {State: worker.BreakerOpen, OpenUntil: time.Now().Add(time.Hour)}})
+	r.get("/deliveries").want(t, http.StatusOK, "breaker open").without(t, ">off<", off)
 }
 
 func TestAMessageIsLookedUpWithItsPlaceInTheQueue(t *testing.T) {

@@ -177,7 +177,7 @@ func explain(r status.Record, p overview.Provider, at place, now time.Time) []st
 			say("No running worker serves %s: it waits for one.", r.Provider)
 		}
 	}
-	if p.Off != "" {
+	if p.OffEverywhere() {
 		say("With the configuration of this dashboard %s is off: it %s.", r.Provider, p.Off)
 	}
 	switch left := r.NotAfter.Sub(now); {

@@ -29,7 +29,10 @@ func TestWhyAMessageWaits(t *testing.T) {
 	limited := closed
 	limited.RateLimit = overview.RateLimit{Limit: 50, Period: "1s"}
 	off := alone
-	off.Off = "needs a base URL"
+	off.On, off.Off = false, "needs a base URL"
+	elsewhere := open // the workers have it on
+	elsewhere.On, elsewhere.Off = false, "needs a base URL"
+	elsewhere.Breaker.Workers = map[string]worker.BreakerPresence{"w": {State: worker.BreakerOpen}}
 	record := func(s status.State, reason string, attempts ...status.Attempt) status.Record {
 		return status.Record{
 			Provider: "kinpos", State: s, Reason: reason, CreatedAt: in(-3 * time.Second), NotAfter: in(2 * time.Minute), Attempts: attempts,
@@ -128,6 +131,10 @@ func TestWhyAMessageWaits(t *testing.T) {
 			[]string{"Queued 3.0 s ago; it is the next one in q.", "No running worker serves kinpos: it waits for one.",
 				"With the configuration of this dashboard kinpos is off: it needs a base URL.",
 				"Its deadline passed 1 min ago: it expires as soon as a worker takes it."},
+		},
+		"with a breaker of workers' that have on what is off here": {
+			record(status.Deferred, "breaker_open"), elsewhere, place{found: true, state: "retry", queue: "q"},
+			[]string{"Deferred because the breaker of kinpos is open until 12:00:12 UTC: it failed too often, and nobody asks it before.", deadline},
 		},
 		"at its end": {record(status.Accepted, ""), closed, place{}, nil},
 	} {

@@ -45,6 +45,10 @@ type Provider struct {
 	Lanes     map[string]Lane `json:"lanes"`
 }
 
+// OffEverywhere reports whether nobody has the provider on. What this configuration
+// lacks, such as the workers' tokens, must not hide how their breaker is.
+func (p Provider) OffEverywhere() bool { return p.Off != "" && len(p.Breaker.Workers) == 0 }
+
 // RateLimit is the limit that all workers share.
 type RateLimit struct {
 	Limit  int    `json:"limit"` // 0 is no limit
