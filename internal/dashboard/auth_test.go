@@ -210,6 +210,34 @@ func TestAPasswordThatWasRightIsHashedOnceInAWhile(t *testing.T) {
 	}
 }
 
+// Or the time that an answer takes would tell which names there are.
+func TestANameThatNobodyHasTakesAsLong(t *testing.T) {
+	t.Parallel()
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost+6)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := newGate(Auth{Users: []string{"ana:" + string(hash)}}, zerolog.Nop(), time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	took := func(name string) time.Duration {
+		shortest := time.Hour // of a few: whoever else keeps the machine busy
+		for range 3 {
+			began := time.Now()
+			if g.check(name, "another password") {
+				t.Fatalf("%s gets in", name)
+			}
+			shortest = min(shortest, time.Since(began))
+		}
+		return shortest
+	}
+	// A hash is some ten thousand times the rest.
+	if known, unknown := took("ana"), took("rui"); unknown < known/10 {
+		t.Errorf("a wrong password takes %s, and a name that nobody has %s", known, unknown)
+	}
+}
+
 func TestFaultyUsersAreNamedAndNotQuoted(t *testing.T) {
 	t.Parallel()
 	good := line(t, "ana")

@@ -287,3 +287,19 @@ func fakePrometheus(t *testing.T, answer func(query string) string) (url string)
 	t.Cleanup(server.Close)
 	return server.URL
 }
+
+// One that asks for a million tasks would have Redis answer nobody else meanwhile.
+func TestNobodyAsksAsynqmonForMoreThanAPage(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for range 105 {
+		r.send()
+	}
+	var list struct{ Tasks []struct{} }
+	if err := json.Unmarshal([]byte(r.get("/asynqmon/api/queues/"+queue+"/pending_tasks?size=1000000").body), &list); err != nil {
+		t.Fatal(err)
+	}
+	if len(list.Tasks) != 100 {
+		t.Errorf("%d tasks in one answer, want 100", len(list.Tasks))
+	}
+}
