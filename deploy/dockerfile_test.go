@@ -3,14 +3,19 @@ package deploy_test
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/otpq/otpq/internal/redistest"
 )
 
 // instruction is one line of a Dockerfile, continuations joined.
@@ -151,5 +156,66 @@ func TestSecretsStayOutOfImagesAndCommits(t *testing.T) {
 				t.Errorf("%s does not name %s, where keys and tokens live", file, want)
 			}
 		}
+	}
+}
+
+// What the image has and no more: the binary alone, a user who is nobody and may write
+// nowhere. Whoever is not root here is no other user and sees the other files.
+func TestTheBinaryRunsAsTheImageRunsIt(t *testing.T) {
+	t.Parallel()
+	_, last := lastStage(t, "Dockerfile")
+	user, _, _ := strings.Cut(only(t, last, "USER"), ":")
+	uid, err := strconv.Atoi(user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary, err := os.ReadFile(otpqBinary(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	if err := os.WriteFile(filepath.Join(root, "otpq"), binary, 0o755); err != nil { //nolint:gosec // another user runs it
+		t.Fatal(err)
+	}
+	if err := os.Chmod(root, 0o555); err != nil { //nolint:gosec // and finds it
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chmod(root, 0o700) }) //nolint:gosec // it is deleted next
+	redis := redistest.Start(t).URL()
+	for command, ready := range map[string]string{
+		"worker": "worker started", "dashboard --listen 127.0.0.1:0": "dashboard listens", "sandbox --listen 127.0.0.1:0": "sandbox at",
+	} {
+		t.Run(strings.Fields(command)[0], func(t *testing.T) {
+			said := &logged{}
+			cmd := exec.CommandContext(t.Context(), filepath.Join(root, "otpq"), strings.Fields(command)...)
+			if os.Geteuid() == 0 {
+				cmd.Path = "/otpq"
+				cmd.SysProcAttr = &syscall.SysProcAttr{Chroot: root, Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(uid)}}
+			}
+			cmd.Env = []string{
+				"OTPQ_REDIS_URL=" + redis, keys, "OTPQ_ADMIN_LISTEN=127.0.0.1:0", "OTPQ_PROVIDERS_UNIMEDBH_BASE_URL=http://127.0.0.1:1",
+			}
+			cmd.Dir, cmd.Stdout, cmd.Stderr = "/", said, said
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }()
+			tick := time.NewTicker(20 * time.Millisecond)
+			defer tick.Stop()
+			for !strings.Contains(said.String(), ready) {
+				select {
+				case err := <-ended:
+					t.Fatalf("it ended with %v\n%s", err, said)
+				case <-tick.C:
+				}
+			}
+			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-ended; err != nil {
+				t.Errorf("SIGTERM ends it with %v\n%s", err, said)
+			}
+		})
 	}
 }
