@@ -101,18 +101,32 @@ func (q QuietHours) at(t time.Time) (until time.Time, quiet bool, err error) {
 	if err1 != nil || err2 != nil || from.Equal(to) {
 		return time.Time{}, false, &SettingError{"quiet hours", fmt.Sprintf("%q to %q must be two different times of day such as 21:00 and 08:00", q.From, q.To)}
 	}
+	// By what the clock shows, and not by when they began: where clocks go forward at
+	// midnight, that is a time of day which there may not have been.
 	t = t.In(zone)
-	// Those that began yesterday may last until today.
-	for _, day := range []int{-1, 0} {
-		year, month, date := t.AddDate(0, 0, day).Date()
-		begin := time.Date(year, month, date, from.Hour(), from.Minute(), 0, 0, zone)
-		if to.Before(from) {
-			date++
-		}
-		end := time.Date(year, month, date, to.Hour(), to.Minute(), 0, 0, zone)
-		if !t.Before(begin) && t.Before(end) {
-			return end.UTC(), true, nil
+	begin, shows, over := minuteOf(from), minuteOf(t), minuteOf(to)
+	overnight := over < begin
+	if overnight && over <= shows && shows < begin || !overnight && (shows < begin || over <= shows) {
+		return time.Time{}, false, nil
+	}
+	year, month, date := t.Date()
+	if over <= shows {
+		date++
+	}
+	end := time.Date(year, month, date, to.Hour(), to.Minute(), 0, 0, zone)
+	if skipped := over - minuteOf(end); skipped != 0 {
+		// The clocks pass over it: it would have been as long after what end shows.
+		const day = 24 * 60
+		if skipped = (skipped + day) % day; skipped < day/2 {
+			end = end.Add(time.Duration(skipped) * time.Minute)
 		}
 	}
-	return time.Time{}, false, nil
+	if !end.After(t) { // the clocks went back, and show it a second time
+		_, first := end.Zone()
+		_, second := t.Zone()
+		end = end.Add(time.Duration(first-second) * time.Second)
+	}
+	return end.UTC(), true, nil
 }
+
+func minuteOf(t time.Time) int { return t.Hour()*60 + t.Minute() }

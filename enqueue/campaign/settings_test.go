@@ -13,6 +13,11 @@ func TestQuietHours(t *testing.T) {
 	night := QuietHours{"21:00", "08:00", "America/Sao_Paulo"} // UTC-3
 	noon := QuietHours{"12:00", "13:30", "America/Sao_Paulo"}
 	clocks := QuietHours{"01:30", "03:30", "Europe/Lisbon"} // the clocks go forward at 01:00 UTC on 2026-03-29
+	// There they go forward at midnight, 04:00 UTC on 2026-09-06, and back at the midnight
+	// before, 03:00 UTC on 2026-04-05.
+	south := QuietHours{"22:00", "08:00", "America/Santiago"}
+	short := QuietHours{"22:00", "00:30", "America/Santiago"}
+	early := QuietHours{"21:00", "23:30", "America/Santiago"}
 	for _, tc := range []struct {
 		q        QuietHours
 		at, want string
@@ -26,6 +31,16 @@ func TestQuietHours(t *testing.T) {
 		{noon, "2026-11-24T15:00:00Z", "2026-11-24T16:30:00Z"},
 		{noon, "2026-11-24T16:30:00Z", ""},
 		{clocks, "2026-03-29T02:00:00Z", "2026-03-29T02:30:00Z"},
+		{south, "2026-09-06T03:59:59Z", "2026-09-06T11:00:00Z"}, // 23:59:59
+		{south, "2026-09-06T04:00:00Z", "2026-09-06T11:00:00Z"}, // 01:00
+		{south, "2026-09-07T02:59:59Z", "2026-09-07T11:00:00Z"}, // 23:59:59, of the day that began at 01:00
+		{south, "2026-09-07T03:30:00Z", "2026-09-07T11:00:00Z"}, // 00:30, of the day after
+		{south, "2026-09-07T11:00:00Z", ""},
+		{short, "2026-09-06T03:45:00Z", "2026-09-06T04:30:00Z"}, // 23:45; there is no 00:30
+		{short, "2026-09-06T04:30:00Z", ""},
+		{early, "2026-04-05T02:29:00Z", "2026-04-05T02:30:00Z"}, // 23:29, for the first time
+		{early, "2026-04-05T03:29:00Z", "2026-04-05T03:30:00Z"}, // and for the second
+		{early, "2026-04-05T03:30:00Z", ""},
 		{QuietHours{}, "2026-03-29T01:00:00Z", ""},
 	} {
 		at, err := time.Parse(time.RFC3339, tc.at)
