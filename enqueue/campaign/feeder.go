@@ -149,11 +149,14 @@ func (f *feeder) turn(ctx context.Context) (busy bool, err error) {
 	if busy, err = f.count(ctx); err != nil || f.m.State.Over() {
 		return busy, err
 	}
+	decided := f.m
 	if err := f.decide(ctx); err != nil {
 		return false, err
 	}
 	n := 0
-	if f.m.State == Running && f.m.Reason == "" {
+	// What has just gone on by itself may have to hold back for another reason: that is
+	// for the next turn to say, before anything is fed.
+	if f.m == decided && f.m.State == Running && f.m.Reason == "" {
 		n = f.gentle.room(time.Now(), f.m, f.flight.len(), int(min(f.m.kept-f.next, batchRows)))
 	}
 	fed, err := f.feed(ctx, n)

@@ -44,6 +44,32 @@ func TestNothingIsSentInQuietHours(t *testing.T) {
 	}
 }
 
+// An outage may begin before the quiet hours do, and end in them.
+func TestACampaignThatGoesOnByItselfInQuietHoursFeedsNothing(t *testing.T) {
+	for _, why := range []string{ReasonBreakerOpen, ReasonFailures} {
+		t.Run(why, func(t *testing.T) {
+			r := newRig(t)
+			s := settings("night")
+			s.QuietHours = QuietHours{From: "21:00", To: "08:00", Zone: "UTC"}
+			r.create(s, people(0, 300)...)
+			r.start("night")
+			evening := time.Date(2026, 11, 23, 20, 59, 0, 0, time.UTC)
+			f := r.feederAt("night")
+			if err := f.hold(t.Context(), Paused, why, evening.Add(2*time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+			r.look.Del(t.Context(), leaseKey("night"))
+			c := r.open(nil)
+			c.now = func() time.Time { return evening.Add(3 * time.Hour) }
+			r.feed(c, "night")
+			r.until("night", "held", func(k Campaign) bool { return k.State == Running && k.Reason == ReasonQuietHours })
+			if k := r.status("night"); k.Counts.Waiting != 300 {
+				t.Errorf("in quiet hours %d rows were fed", 300-k.Counts.Waiting)
+			}
+		})
+	}
+}
+
 func TestADetachedCampaignStaysDetached(t *testing.T) {
 	r := newRig(t)
 	r.create(settings("left"), people(0, 3)...)
