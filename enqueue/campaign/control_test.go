@@ -190,6 +190,45 @@ func TestAFeederThatDiedIsGoneOnWith(t *testing.T) {
 	}
 }
 
+// A script whose reply is lost is run again by the client; somebody may pause between.
+func TestRowsAreCountedWhenThePauseOvertakesTheReply(t *testing.T) {
+	r := newRig(t)
+	r.work(nil)
+	r.create(settings("overtaken"), people(0, 60)...)
+	r.start("overtaken")
+	f := r.feederAt("overtaken")
+	list, to, err := f.take(t.Context(), 0, 60, 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.reserve(f, list, to)
+	f.next = 0 // nothing of that was heard
+	if err := r.Pause(t.Context(), "overtaken"); err != nil {
+		t.Fatal(err)
+	}
+	if state, err := f.advance(t.Context(), list, to, time.Now()); err != nil || state != Paused {
+		t.Fatalf("advance() again = %s, %v", state, err)
+	}
+	if err := r.Resume(t.Context(), "overtaken"); err != nil {
+		t.Fatal(err)
+	}
+	f.lookedAt = time.Time{}
+	for n := 0; n < 400 && !f.m.State.Over(); n++ {
+		if err := f.keepLease(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.turn(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := sleep(t.Context(), 10*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if k := r.status("overtaken"); k.State != Completed || k.Counts != (Counts{Rows: 60, Accepted: 60}) {
+		t.Errorf("it is %+v", k)
+	}
+}
+
 func TestThereIsOneFeeder(t *testing.T) {
 	r := newRig(t)
 	r.work(nil)

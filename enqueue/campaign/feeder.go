@@ -145,6 +145,13 @@ func (f *feeder) turn(ctx context.Context) (busy bool, err error) {
 		if err := f.lookAtCampaign(ctx); err != nil {
 			return false, err
 		}
+		// Rows were taken and the reply to that was lost, and what the client asked again
+		// met a campaign that is paused by now.
+		if f.next != f.m.reserved {
+			if err := f.begin(ctx); err != nil {
+				return false, err
+			}
+		}
 	}
 	if busy, err = f.count(ctx); err != nil || f.m.State.Over() {
 		return busy, err
