@@ -229,6 +229,29 @@ func TestRowsAreCountedWhenThePauseOvertakesTheReply(t *testing.T) {
 	}
 }
 
+// A row's validity counts from when it is queued, however long nobody could queue it.
+func TestWhatADeadFeederHadNotQueuedIsValidFromWhenItIs(t *testing.T) {
+	r := newRig(t)
+	r.work(nil)
+	s := settings("outlived")
+	s.ValidFor = Duration(time.Minute)
+	r.create(s, people(0, 30)...)
+	r.start("outlived")
+	f := r.feederAt("outlived")
+	list, to, err := f.take(t.Context(), 0, 30, 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.advance(t.Context(), list, to, time.Now().Add(-2*time.Minute)); err != nil { // and it died then
+		t.Fatal(err)
+	}
+	r.look.Del(t.Context(), leaseKey("outlived"))
+	r.feed(r.open(nil), "outlived")
+	if k := r.until("outlived", "over", isIn(Completed, CompletedWithFailures)); k.Counts.Accepted != 30 {
+		t.Errorf("it is %+v", k.Counts)
+	}
+}
+
 func TestThereIsOneFeeder(t *testing.T) {
 	r := newRig(t)
 	r.work(nil)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -131,7 +132,37 @@ func (f *feeder) begin(ctx context.Context) error {
 			}
 		}
 	}
-	return f.queue(ctx, left, f.m.reservedAt, f.m.reserved)
+	begun, fresh, err := f.partBegun(ctx, left)
+	if err != nil {
+		return err
+	}
+	if err := f.queue(ctx, begun, f.m.reservedAt, f.m.fed); err != nil {
+		return err
+	}
+	return f.queue(ctx, fresh, f.c.now().UTC().Truncate(time.Millisecond), f.m.reserved)
+}
+
+// partBegun parts rows whose messages there are from those that nobody has begun to
+// queue: their validity has not begun either. Links are among the latter.
+func (f *feeder) partBegun(ctx context.Context, list []row) (begun, fresh []row, err error) {
+	for some := range slices.Chunk(list, tallyMost) {
+		ids := make([]string, len(some))
+		for i, r := range some {
+			ids[i] = r.id
+		}
+		looks, errs := f.c.store.Looks(ctx, ids)
+		if err := errors.Join(errs...); err != nil {
+			return nil, nil, err
+		}
+		for i, r := range some {
+			if looks[i].State != "" && !r.isLink() {
+				begun = append(begun, r)
+			} else {
+				fresh = append(fresh, r)
+			}
+		}
+	}
+	return begun, fresh, nil
 }
 
 // turn does what there is to do, and reports whether there may be more.
