@@ -64,6 +64,14 @@ type knownRow struct {
 	request providers.Request // nil of one that is invalid
 }
 
+// end takes in how the row ended, as Redis holds it: its state, and a reason if any.
+func (r *knownRow) end(text string) {
+	r.State, r.Reason, _ = strings.Cut(text, " ")
+	if r.State == RowDuplicate || r.State == RowInvalid {
+		r.MessageID = "" // it was passed over when its turn came
+	}
+}
+
 // rows yields all rows of a campaign that can be started.
 func (c *Campaigns) rows(ctx context.Context, id string) iter.Seq2[knownRow, error] {
 	return func(yield func(knownRow, error) bool) {
@@ -116,7 +124,7 @@ func (c *Campaigns) chunkRows(ctx context.Context, m *meta, def providers.Defini
 			return nil, err
 		}
 		if end, ok := ends[strconv.FormatInt(place-first, 10)]; ok {
-			row.State, row.Reason, _ = strings.Cut(end, " ")
+			row.end(end)
 		} else if row.State == RowWaiting {
 			flying, places = append(flying, row.MessageID), append(places, len(list))
 			inChunk = append(inChunk, strconv.FormatInt(place-first, 10))
@@ -144,7 +152,7 @@ func (c *Campaigns) chunkRows(ctx context.Context, m *meta, def providers.Defini
 		row := &list[places[i]]
 		switch {
 		case ended:
-			row.State, row.Reason, _ = strings.Cut(end, " ")
+			row.end(end)
 		case inFlight:
 			row.State = m.seen(row.MessageID, text).state
 		case m.State == Canceled:

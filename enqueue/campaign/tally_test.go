@@ -147,6 +147,23 @@ func TestAMessageWhoseRecordIsGoneIsUnknown(t *testing.T) {
 	}
 }
 
+func TestARowThatWasPassedOverHasNoMessageInTheReport(t *testing.T) {
+	for state, reason := range map[string]string{RowDuplicate: reasonReplayed, RowInvalid: reasonRefused} {
+		t.Run(state, func(t *testing.T) {
+			r := newRig(t)
+			id := r.feedOne("passed")
+			if _, err := r.tally(t.Context(), "passed", []result{{id: id, state: state, reason: reason, final: "yes"}}); err != nil {
+				t.Fatal(err)
+			}
+			for row, err := range r.Report(t.Context(), "passed", false) {
+				if err != nil || row.State != state || row.Reason != reason || row.MessageID != "" {
+					t.Errorf("the report has %+v, %v", row, err)
+				}
+			}
+		})
+	}
+}
+
 func TestRowsThatWereTakenTooLongAgoAreNotSentAgain(t *testing.T) {
 	r := newRig(t)
 	r.create(settings("old"), people(0, 40)...)
