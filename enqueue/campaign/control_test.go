@@ -434,6 +434,30 @@ func TestFailuresAreRetriedInACampaignOfTheirOwn(t *testing.T) {
 	}
 }
 
+// What a feeder had taken is taken back one by one, after the campaign is canceled.
+func TestWhatIsStillBeingTakenBackIsNotLeftOutOfARetry(t *testing.T) {
+	r := newRig(t)
+	r.create(settings("early"), people(0, 30)...)
+	r.start("early")
+	f := r.feederAt("early") // and it dies, within its lease, as does who cancels
+	list, to, err := f.take(t.Context(), 0, 30, 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.reserve(f, list, to)
+	if err := r.control(t.Context(), "early", "cancel", ""); err != nil {
+		t.Fatal(err)
+	}
+	var refused *StateError
+	if k, _, err := r.RetryFailed(t.Context(), "early", status.Canceled); !errors.As(err, &refused) {
+		t.Errorf("RetryFailed() = %+v, %v, want a StateError", k.Counts, err)
+	}
+	r.look.Del(t.Context(), leaseKey("early"))
+	if k, _, err := r.RetryFailed(t.Context(), "early", status.Canceled); err != nil || k.Counts.Rows != 30 {
+		t.Errorf("RetryFailed() later = %+v, %v, want 30 rows", k.Counts, err)
+	}
+}
+
 func TestListHasTheNewestFirst(t *testing.T) {
 	r := newRig(t)
 	r.create(settings("a"), people(0, 1)...)

@@ -43,7 +43,7 @@ func (c *Campaigns) RetryFailed(ctx context.Context, id string, states ...status
 	if err != nil {
 		return Campaign{}, false, err
 	}
-	if !last.State.Over() || last.Counts.inFlight() > 0 {
+	if !last.State.Over() || last.Counts.inFlight()+last.Counts.Waiting > 0 {
 		if last.ID != id {
 			return last, true, nil
 		}
