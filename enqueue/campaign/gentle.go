@@ -66,7 +66,8 @@ func (g *gentle) note(now time.Time, results []result) {
 		if r.state == string(status.Deferred) && r.reason == deferredBy {
 			g.brokenSeen = true
 		}
-		if !r.ended() || r.state == string(status.Canceled) {
+		// What is gone was passed over when its turn came, or nobody knows about it.
+		if !r.ended() || r.final == "gone" || r.state == string(status.Canceled) {
 			continue
 		}
 		g.ended++

@@ -124,6 +124,30 @@ func TestWhomAnOutageHitIsSentToAgain(t *testing.T) {
 	}
 }
 
+func TestRowsThatArePassedOverAreNoFailures(t *testing.T) {
+	r := newRig(t)
+	r.outage(59)
+	for _, id := range []string{"first", "second"} {
+		s := settings(id)
+		s.Window = 55 // enough to judge by, and some are left
+		if k, _, err := r.Create(t.Context(), s, r.fromStatus(), CreateOptions{}); err != nil || k.Counts.Waiting != 60 {
+			t.Fatalf("Create() = %+v, %v; want 60 rows", k, err)
+		}
+	}
+	r.work(nil)
+	for _, id := range []string{"first", "second"} {
+		r.start(id)
+		r.feed(r.Campaigns, id)
+		r.until(id, "over", isIn(Completed))
+	}
+	if k := r.status("second"); k.Counts.Duplicate != 60 {
+		t.Errorf("of those that the first has sent the second made %+v", k.Counts)
+	}
+	if r.look.HExists(t.Context(), campaignKey("second"), "ramp").Val() {
+		t.Error("the second paused by itself, though none failed")
+	}
+}
+
 func TestALetterThatACampaignSendsIsNotReplayedByHandToo(t *testing.T) {
 	r := newRig(t)
 	old := r.outage(1)
