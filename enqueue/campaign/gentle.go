@@ -116,19 +116,7 @@ func (g *gentle) forget() { g.results, g.failures, g.brokenSeen = 0, 0, false }
 // room is how many of the rows that are left may be fed now.
 func (g *gentle) room(now time.Time, m *meta, inFlight, left int) int {
 	part := g.ramp(now, m.ramp)
-	window := float64(m.Window)
-	if m.Window == 0 {
-		switch {
-		case g.window == 0:
-			g.window = firstWindow
-		case float64(inFlight) < g.window/4 && left > 0:
-			g.window = min(g.window*2, mostWindow) // the workers wait for more
-		case g.drained > 0 && g.window > 2*g.drained:
-			g.window = max(g.drained, leastWindow)
-		}
-		window = g.window
-	}
-	free := int(max(window*part, 1)) - inFlight
+	allowed := math.MaxInt
 	if m.Rate > 0 {
 		if g.last.IsZero() {
 			g.last = now
@@ -137,8 +125,21 @@ func (g *gentle) room(now time.Time, m *meta, inFlight, left int) int {
 		g.last = now
 		// No burst: what could not be fed in a tenth of a second is not made up for.
 		g.allowance = min(g.allowance, max(m.Rate*part/10, 1))
-		free = min(free, int(g.allowance))
+		allowed = int(g.allowance)
 	}
+	window := float64(m.Window)
+	if m.Window == 0 {
+		switch {
+		case g.window == 0:
+			g.window = firstWindow
+		case float64(inFlight) < g.window/4 && left > 0 && allowed >= int(g.window*part)-inFlight:
+			g.window = min(g.window*2, mostWindow) // the workers wait for more, and it is not the rate
+		case g.drained > 0 && g.window > 2*g.drained:
+			g.window = max(g.drained, leastWindow)
+		}
+		window = g.window
+	}
+	free := min(int(max(window*part, 1))-inFlight, allowed)
 	return max(0, min(free, left))
 }
 

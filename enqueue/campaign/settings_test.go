@@ -123,3 +123,31 @@ func TestNoMoreIsFedThanTheRateAndTheWindowLet(t *testing.T) {
 		t.Errorf("with 40 of 30 in flight there is room for %d, want 0", got)
 	}
 }
+
+// Few are in flight where a rate lets few through: that is not for want of a window.
+func TestARateDoesNotOpenTheWindow(t *testing.T) {
+	now := time.Now()
+	g := gentle{tempo: usualTempo}
+	m := &meta{}
+	m.Rate = 150
+	for range 200 { // the workers keep up with it
+		g.spend(g.room(now, m, 10, 1000))
+		now = now.Add(turn)
+	}
+	g.drained = 17 // and then they do not
+	if got := g.room(now, m, firstWindow, 1000); got != 0 {
+		t.Errorf("with %d in flight, and 17 of them ending in a second, there is room for %d, want 0", firstWindow, got)
+	}
+	m.Rate = 100_000
+	g = gentle{tempo: usualTempo}
+	most := 0
+	for range 200 {
+		n := g.room(now, m, 0, 1_000_000)
+		most = max(most, n)
+		g.spend(n)
+		now = now.Add(turn)
+	}
+	if most < 2000 {
+		t.Errorf("at 100,000 a second there was room for %d, want the window to have grown", most)
+	}
+}
