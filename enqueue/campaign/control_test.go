@@ -381,6 +381,9 @@ func TestItPausesWhenTooManyFailAndGoesOnGently(t *testing.T) {
 	if k.State != CompletedWithFailures || k.Counts.Accepted+k.Counts.Rejected+k.Counts.Exhausted != 1000 || k.Counts.Accepted < 400 {
 		t.Errorf("it is %+v", k)
 	}
+	if m, err := r.read(t.Context(), "bad"); err != nil || m.ramp.IsZero() {
+		t.Errorf("it went on at once at its full pace (%v)", err)
+	}
 }
 
 func TestFailuresAreRetriedInACampaignOfTheirOwn(t *testing.T) {

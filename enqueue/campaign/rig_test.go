@@ -275,6 +275,9 @@ func isIn(states ...State) func(Campaign) bool {
 func (r *rig) wantSum(k Campaign) {
 	r.t.Helper()
 	n := k.Counts
+	if least := min(n.Invalid, n.Duplicate, n.Waiting, n.Queued, n.Sending, n.Deferred, n.Accepted, n.Rejected, n.Exhausted, n.Unknown, n.Expired, n.Canceled); least < 0 {
+		r.t.Fatalf("a count is below nothing: %+v", n)
+	}
 	if sum := n.Invalid + n.Duplicate + n.Waiting + n.inFlight() + n.Accepted + n.Rejected + n.Exhausted + n.Unknown + n.Expired + n.Canceled; sum != n.Rows {
 		r.t.Fatalf("the counts add up to %d, not to %d rows: %+v", sum, n.Rows, n)
 	}
