@@ -2,6 +2,7 @@ package campaign
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -132,6 +133,19 @@ func (c *Campaigns) messageID(m *meta, recipient string) (uuid.UUID, error) {
 	id[6] = id[6]&0x0f | 0x80 // version 8: made up by an application
 	id[8] = id[8]&0x3f | 0x80
 	return id, nil
+}
+
+// sourceDigest is a source's digest as it is kept: of a file with few rows the bare one
+// would tell whoever guesses them that they are right.
+func (c *Campaigns) sourceDigest(m *meta, source Source) (string, error) {
+	if source.Digest == "" {
+		return "", nil
+	}
+	hash, err := c.keys.Fingerprint(m.keyID, "campaign source "+m.ID, source.Digest)
+	if err != nil {
+		return "", fmt.Errorf("campaign %s was made with another sealing key, without which its rows cannot be told from others: %w", m.ID, err)
+	}
+	return hex.EncodeToString(hash[:20]), nil
 }
 
 // IsUnreachable reports whether err means that Redis did not answer, as opposed to

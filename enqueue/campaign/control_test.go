@@ -306,8 +306,11 @@ func TestAFeederThatLostItsLeaseNotesNothing(t *testing.T) {
 	if err := old.keepLease(t.Context()); !errors.Is(err, ErrFed) {
 		t.Errorf("keepLease() = %v, want ErrFed", err)
 	}
+	if err := old.hold(t.Context(), Paused, ReasonFailures, time.Now().Add(time.Hour)); err != nil {
+		t.Error(err)
+	}
 	old.release(t.Context())
-	if k := r.status("fenced"); k.Feeder == "" || k.Counts.Waiting != 20 {
+	if k := r.status("fenced"); k.Feeder == "" || k.Counts.Waiting != 20 || k.State != Running {
 		t.Errorf("after it was released it is %+v", k)
 	}
 }
@@ -526,5 +529,61 @@ func TestACreatorThatStoodStillCountsNothing(t *testing.T) {
 	}
 	if n := r.look.HGet(t.Context(), countsKey("twice"), "rows").Val(); n != strconv.Itoa(batchRows) {
 		t.Errorf("%s rows are counted, want %d", n, batchRows)
+	}
+}
+
+// The client asks again when it has heard no answer, and that may come late.
+func TestRowsAreTakenOnce(t *testing.T) {
+	r := newRig(t)
+	r.create(settings("late"), people(0, 20)...)
+	r.start("late")
+	f := r.feederAt("late")
+	list, to, err := f.take(t.Context(), 0, 20, 20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.reserve(f, list, to)
+	if err := f.queue(t.Context(), list, f.m.reservedAt, to); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.feed(t.Context(), 0); err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range list {
+		r.attempt(one.id, status.Accepted)
+	}
+	r.look.Del(t.Context(), leaseKey("late"))
+	r.until("late", "over", isIn(Completed)) // and nothing is in flight
+	if err := f.keepLease(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.look.HSet(t.Context(), campaignKey("late"), "state", "running") // as it was
+	f.next = 0
+	if _, err := f.advance(t.Context(), list, to, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if live := r.look.HLen(t.Context(), liveKey("late")).Val(); live != 0 {
+		t.Errorf("%d rows were taken a second time", live)
+	}
+}
+
+func TestAWorkerLeavesACampaignToWhoeverStartedItForAWhile(t *testing.T) {
+	r := newRig(t)
+	r.create(settings("mine"), people(0, 5)...)
+	r.start("mine")
+	k := r.status("mine")
+	for after, want := range map[time.Duration]bool{adopted / 2: false, adopted + time.Second: true} {
+		c := r.open(nil)
+		c.now = func() time.Time { return k.askedAt.Add(after) }
+		if got := c.wantsFeeder(k); got != want {
+			t.Errorf("%s after it was started a worker feeds it: %t, want %t", after, got, want)
+		}
+	}
+}
+
+// What is asked of a campaign has to take effect within a second.
+func TestAFeederLooksOften(t *testing.T) {
+	if lookEvery+turn > time.Second/2 {
+		t.Errorf("a feeder looks every %s", lookEvery)
 	}
 }

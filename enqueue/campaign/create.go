@@ -114,7 +114,11 @@ func (c *Campaigns) existing(ctx context.Context, s Settings, source Source) (Ca
 	if err != nil {
 		return Campaign{}, false, err
 	}
-	if m.Settings != s || source.Digest == "" || m.digest != source.Digest {
+	digest, err := c.sourceDigest(m, source)
+	if err != nil {
+		return Campaign{}, false, err
+	}
+	if m.Settings != s || digest == "" || m.digest != digest {
 		return Campaign{}, false, ErrExists
 	}
 	return m.Campaign, true, nil
@@ -143,6 +147,10 @@ func (k *creation) begin(ctx context.Context, s Settings, source Source, retryOf
 	if err != nil {
 		return err
 	}
+	digest, err := k.c.sourceDigest(k.m, source)
+	if err != nil {
+		return err
+	}
 	now := k.c.now()
 	// Before there is one: a campaign that is on no list is fed by nobody.
 	listed := redis.Z{Score: float64(now.UnixMilli()), Member: s.ID}
@@ -152,7 +160,7 @@ func (k *creation) begin(ctx context.Context, s Settings, source Source, retryOf
 	keys := []string{campaignKey(s.ID), countsKey(s.ID), leaseKey(s.ID), liveKey(s.ID), doubtKey(s.ID)}
 	args := []any{
 		k.token, creator, creatingLease.Milliseconds(), creating.Milliseconds(),
-		"settings", settings, "created", now.UnixMilli(), "key", k.m.keyID, "source", source.Name, "digest", source.Digest,
+		"settings", settings, "created", now.UnixMilli(), "key", k.m.keyID, "source", source.Name, "digest", digest,
 	}
 	if retryOf != "" {
 		args = append(args, "retry_of", retryOf)

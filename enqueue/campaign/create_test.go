@@ -34,10 +34,14 @@ func bad(line int) rows.Row {
 func TestTheSameRowsMakeOneCampaign(t *testing.T) {
 	r := newRig(t)
 	s := source(people(0, 250)...)
-	s.Digest = "abc"
+	s.Digest = "sha256:abc"
 	first, repeated, err := r.Create(t.Context(), settings("same"), s, CreateOptions{})
 	if err != nil || repeated || first.Counts.Waiting != 250 {
 		t.Fatalf("Create() = %+v, %v, %v", first, repeated, err)
+	}
+	// Whoever guesses a file's rows must not find in Redis that they are right.
+	if kept := r.look.HGet(t.Context(), campaignKey("same"), "digest").Val(); kept == "" || strings.Contains(kept, s.Digest) {
+		t.Errorf("the digest %q is kept as %q", s.Digest, kept)
 	}
 	again, repeated, err := r.Create(t.Context(), settings("same"), s, CreateOptions{})
 	if err != nil || !repeated || again.Counts != first.Counts {
