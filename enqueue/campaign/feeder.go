@@ -195,7 +195,7 @@ func (f *feeder) turn(ctx context.Context) (busy bool, err error) {
 	// What has just gone on by itself may have to hold back for another reason: that is
 	// for the next turn to say, before anything is fed.
 	if f.m == decided && f.m.State == Running && f.m.Reason == "" {
-		n = f.gentle.room(time.Now(), f.m, f.flight.len(), int(min(f.m.kept-f.next, batchRows)))
+		n = f.gentle.room(time.Now(), f.m, f.flight.len(), f.flight.sending(), int(min(f.m.kept-f.next, batchRows)))
 	}
 	fed, err := f.feed(ctx, n)
 	return busy || fed, err

@@ -113,8 +113,9 @@ func (g *gentle) failing(above float64) bool {
 
 func (g *gentle) forget() { g.results, g.failures, g.brokenSeen = 0, 0, false }
 
-// room is how many of the rows that are left may be fed now.
-func (g *gentle) room(now time.Time, m *meta, inFlight, left int) int {
+// room is how many of the rows that are left may be fed now, when so many are in flight
+// and so many of those at the provider.
+func (g *gentle) room(now time.Time, m *meta, inFlight, sending, left int) int {
 	part := g.ramp(now, m.ramp)
 	allowed := math.MaxInt
 	if m.Rate > 0 {
@@ -132,10 +133,10 @@ func (g *gentle) room(now time.Time, m *meta, inFlight, left int) int {
 		switch {
 		case g.window == 0:
 			g.window = firstWindow
-		case float64(inFlight) < g.window/4 && left > 0 && allowed >= int(g.window*part)-inFlight:
+		case float64(inFlight-sending) < g.window/4 && left > 0 && allowed >= int(g.window*part)-inFlight:
 			g.window = min(g.window*2, mostWindow) // the workers wait for more, and it is not the rate
-		case g.drained > 0 && g.window > 2*g.drained:
-			g.window = max(g.drained, leastWindow)
+		case g.drained > 0 && g.window > 2*(g.drained+float64(sending)):
+			g.window = max(g.drained+float64(sending), leastWindow)
 		}
 		window = g.window
 	}
@@ -213,6 +214,16 @@ func (f *feeder) leaseError(doing string, err error) error {
 		return ErrFed
 	}
 	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// sending is how many messages are at the provider, as far as is known.
+func (q *flight) sending() (n int) {
+	for _, m := range q.queue[q.head:] {
+		if m.state == string(status.Sending) {
+			n++
+		}
+	}
+	return n
 }
 
 // waitsFor reports whether a message is deferred for a reason.

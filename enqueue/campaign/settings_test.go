@@ -2,11 +2,13 @@ package campaign
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/otpq/otpq/enqueue"
+	"github.com/otpq/otpq/status"
 )
 
 func TestQuietHours(t *testing.T) {
@@ -103,23 +105,23 @@ func TestNoMoreIsFedThanTheRateAndTheWindowLet(t *testing.T) {
 	g := gentle{tempo: usualTempo}
 	m := &meta{}
 	m.Rate = 100
-	if got := g.room(now, m, 0, 1000); got != 0 {
+	if got := g.room(now, m, 0, 0, 1000); got != 0 {
 		t.Errorf("at first there is room for %d, want 0", got)
 	}
 	now = now.Add(50 * time.Millisecond)
-	if got := g.room(now, m, 0, 1000); got != 5 {
+	if got := g.room(now, m, 0, 0, 1000); got != 5 {
 		t.Errorf("after 50 ms at 100/s there is room for %d, want 5", got)
 	}
 	g.spend(5)
 	now = now.Add(time.Hour)
-	if got := g.room(now, m, 0, 1000); got != 10 {
+	if got := g.room(now, m, 0, 0, 1000); got != 10 {
 		t.Errorf("after an hour there is room for %d, want what a tenth of a second lets through", got)
 	}
 	m.Rate, m.Window = 0, 30
-	if got := g.room(now, m, 28, 1000); got != 2 {
+	if got := g.room(now, m, 28, 0, 1000); got != 2 {
 		t.Errorf("with 28 of 30 in flight there is room for %d, want 2", got)
 	}
-	if got := g.room(now, m, 40, 1000); got != 0 {
+	if got := g.room(now, m, 40, 0, 1000); got != 0 {
 		t.Errorf("with 40 of 30 in flight there is room for %d, want 0", got)
 	}
 }
@@ -131,23 +133,52 @@ func TestARateDoesNotOpenTheWindow(t *testing.T) {
 	m := &meta{}
 	m.Rate = 150
 	for range 200 { // the workers keep up with it
-		g.spend(g.room(now, m, 10, 1000))
+		g.spend(g.room(now, m, 10, 0, 1000))
 		now = now.Add(turn)
 	}
 	g.drained = 17 // and then they do not
-	if got := g.room(now, m, firstWindow, 1000); got != 0 {
+	if got := g.room(now, m, firstWindow, 0, 1000); got != 0 {
 		t.Errorf("with %d in flight, and 17 of them ending in a second, there is room for %d, want 0", firstWindow, got)
 	}
 	m.Rate = 100_000
 	g = gentle{tempo: usualTempo}
 	most := 0
 	for range 200 {
-		n := g.room(now, m, 0, 1_000_000)
+		n := g.room(now, m, 0, 0, 1_000_000)
 		most = max(most, n)
 		g.spend(n)
 		now = now.Add(turn)
 	}
 	if most < 2000 {
 		t.Errorf("at 100,000 a second there was room for %d, want the window to have grown", most)
+	}
+}
+
+// Workers with more slots than the first window, and a slow provider: what is there keeps
+// no slot waiting, and is not yet in the queue's way.
+func TestTheWindowIsAsWideAsTheWorkersSlots(t *testing.T) {
+	const slots, queued = 600, 1000
+	now := time.Now()
+	g := gentle{tempo: usualTempo}
+	m := &meta{}
+	var ends []time.Time // of those that are sent, the first one first
+	waiting, most := 0, 0
+	for range 2000 { // 50 s
+		now = now.Add(turn)
+		ended := 0
+		for len(ends) > 0 && !ends[0].After(now) {
+			ends, ended = ends[1:], ended+1
+		}
+		g.note(now, slices.Repeat([]result{{state: string(status.Accepted), final: "yes"}}, ended))
+		for ; waiting > 0 && len(ends) < slots; waiting-- {
+			ends = append(ends, now.Add(3*time.Second))
+		}
+		n := g.room(now, m, waiting+len(ends), len(ends), 100_000)
+		g.spend(n)
+		waiting += n
+		most = max(most, waiting)
+	}
+	if len(ends) < slots*9/10 || most > queued {
+		t.Errorf("%d of %d slots are used, and up to %d waited for one; want nearly all, and at most %d", len(ends), slots, most, queued)
 	}
 }
