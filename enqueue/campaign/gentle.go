@@ -135,8 +135,8 @@ func (g *gentle) room(now time.Time, m *meta, inFlight, sending, left int) int {
 			g.window = firstWindow
 		case float64(inFlight-sending) < g.window/4 && left > 0 && allowed >= int(g.window*part)-inFlight:
 			g.window = min(g.window*2, mostWindow) // the workers wait for more, and it is not the rate
-		case g.drained > 0 && g.window > 2*(g.drained+float64(sending)):
-			g.window = max(g.drained+float64(sending), leastWindow)
+		case g.drained > 0 && g.window > 2*g.drained:
+			g.window = max(g.drained, leastWindow)
 		}
 		window = g.window
 	}
