@@ -116,7 +116,8 @@ func TestADoubtEnds(t *testing.T) {
 	r := newRig(t)
 	id := r.feedOne("doubt")
 	r.attempt(id, status.Unknown)
-	r.until("doubt", "over", isIn(CompletedWithFailures))
+	// While there is a feeder nobody else counts.
+	r.until("doubt", "over and left", func(k Campaign) bool { return k.State == CompletedWithFailures && k.Feeder == "" })
 	later := r.open(nil)
 	later.now = func() time.Time { return time.Now().Add(doubtFor + time.Minute) }
 	if _, err := later.Status(t.Context(), "doubt"); err != nil {
