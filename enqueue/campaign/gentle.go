@@ -40,6 +40,11 @@ type tempo struct {
 
 var usualTempo = tempo{breaker: 2 * time.Second, failures: 30 * time.Second, longest: 15 * time.Minute, ramp: 10 * time.Second}
 
+// afterFailures is how long it pauses when it did so that many times in a row.
+func (t tempo) afterFailures(holds int) time.Duration {
+	return min(t.failures<<min(holds, 10), t.longest)
+}
+
 // gentle decides how many rows may be fed. It is for one goroutine.
 type gentle struct {
 	tempo  tempo
@@ -171,8 +176,7 @@ func (f *feeder) decide(ctx context.Context) error {
 			return f.hold(ctx, Paused, ReasonBreakerOpen, now.Add(g.tempo.breaker))
 		}
 		if g.failing(m.PauseAbove) {
-			wait := min(g.tempo.failures<<min(m.holds, 10), g.tempo.longest)
-			return f.hold(ctx, Paused, ReasonFailures, now.Add(wait), "holds", m.holds+1)
+			return f.hold(ctx, Paused, ReasonFailures, now.Add(g.tempo.afterFailures(m.holds)), "holds", m.holds+1)
 		}
 		if m.holds > 0 && g.ramp(now, m.ramp) == 1 && g.results >= enough {
 			return f.hold(ctx, Running, "", time.Time{}, "holds", 0)

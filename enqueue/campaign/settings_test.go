@@ -182,3 +182,13 @@ func TestTheWindowIsAsWideAsTheWorkersSlots(t *testing.T) {
 		t.Errorf("%d of %d slots are used, and up to %d waited for one; want nearly all, and at most %d", len(ends), slots, most, queued)
 	}
 }
+
+func TestEachPauseAfterFailuresIsTwiceAsLong(t *testing.T) {
+	for holds, want := range map[int]time.Duration{
+		0: 30 * time.Second, 1: time.Minute, 4: 8 * time.Minute, 5: 15 * time.Minute, 1000: 15 * time.Minute,
+	} {
+		if got := usualTempo.afterFailures(holds); got != want {
+			t.Errorf("after %d pauses it pauses for %s, want %s", holds, got, want)
+		}
+	}
+}
