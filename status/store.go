@@ -33,6 +33,10 @@ type Store interface {
 	// owner and a slash, however young it is: owner is dead. To what nobody of
 	// that name has claimed it does nothing.
 	Release(ctx context.Context, id, owner string) error
+	// Unclaim takes back the claim of a message's first attempt that has one of the
+	// tokens: no request was made under it, and none will be. The message stands as
+	// if nothing had happened to it. To any other it does nothing.
+	Unclaim(ctx context.Context, id string, tokens ...string) error
 }
 
 var (

@@ -18,6 +18,11 @@ type attempt struct {
 	started   time.Time
 	suspect   bool // between [suspects] begin and clear
 
+	// first is the token of a claim that came with the task, until the claim step;
+	// firstAsked is when Redis was asked for it.
+	first      string
+	firstAsked time.Time
+
 	message tasks.Message     // after decode
 	request providers.Request // after decode
 	permit  *permit           // after permit, until the outcome is reported

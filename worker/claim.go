@@ -19,12 +19,8 @@ var claims atomic.Int64
 // claim takes the right to make the attempt, which only one execution has. An
 // attempt that a dead worker left behind is ended here as what it is: maybe sent.
 func (p *pipeline) claim(ctx context.Context, a *attempt) *verdict {
-	a.token = p.worker + "/" + strconv.FormatInt(claims.Add(1), 36)
-	claim := status.Claim{Seed: p.seed(a), Token: a.token, Now: p.now(), AbandonedAfter: abandonedAfter}
-	c, err := p.store.Claim(ctx, claim)
+	c, err := p.claimed(ctx, a)
 	if err != nil {
-		unheard := *a
-		p.results.Settle(func(ctx context.Context) error { return p.letGo(ctx, unheard, claim.Now) })
 		return again(ReasonRedis, p.now().Add(time.Second), err)
 	}
 	a.claimed = c
@@ -47,6 +43,51 @@ func (p *pipeline) claim(ctx context.Context, a *attempt) *verdict {
 		return &verdict{write: writeNothing, state: c.State}
 	}
 	return again(ReasonBusy, p.now().Add(time.Second), fmt.Errorf("claim answered %q", c.Result))
+}
+
+// claimed returns the claim that came with the task, or asks for one.
+func (p *pipeline) claimed(ctx context.Context, a *attempt) (status.Claimed, error) {
+	first := a.first
+	a.first = ""
+	claim := status.Claim{Token: first, Now: p.now(), AbandonedAfter: abandonedAfter}
+	switch {
+	case first == "":
+		claim.Token = p.newToken()
+	case claim.Now.Sub(a.firstAsked) < freshClaim:
+		a.token = first
+		return status.Claimed{Result: status.ClaimedNow, Attempt: 1}, nil
+	}
+	a.token, claim.Seed = claim.Token, p.seed(a)
+	c, err := p.store.Claim(ctx, claim)
+	switch {
+	case err != nil && first != "":
+		p.unclaim(ctx, a.message.ID, first)
+	case err != nil:
+		unheard := *a
+		p.results.Settle(func(ctx context.Context) error { return p.letGo(ctx, unheard, claim.Now) })
+	}
+	return c, err
+}
+
+// newToken names an execution for its claim.
+func (p *pipeline) newToken() string { return p.worker + "/" + strconv.FormatInt(claims.Add(1), 36) }
+
+// dropClaim takes back the claim that came with the task when the claim step was
+// never reached.
+func (p *pipeline) dropClaim(ctx context.Context, a *attempt) {
+	if a.first != "" {
+		p.unclaim(ctx, a.messageID, a.first)
+		a.first = ""
+	}
+}
+
+// unclaim takes back a claim that came with a task, now or when Redis is there again.
+func (p *pipeline) unclaim(ctx context.Context, id, token string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTry)
+	defer cancel()
+	if err := p.store.Unclaim(ctx, id, token); err != nil {
+		p.results.Settle(func(ctx context.Context) error { return p.store.Unclaim(ctx, id, token) })
+	}
 }
 
 // letGo ends a claim that Redis did not answer, if it was taken all the same. It

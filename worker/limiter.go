@@ -105,10 +105,13 @@ func (l *limiter) pause(now time.Time, d time.Duration) {
 	}
 }
 
+// mayWait reports whether a message may have to wait for the right to its request.
+func (l *limiter) mayWait() bool { return l.limit.Limit > 0 || l.pauseLeft() > 0 }
+
 // take waits up to hold for the right to make one request. It returns the zero
 // time with that right, and otherwise when to ask again.
 func (l *limiter) take(ctx context.Context, lane tasks.Lane, hold time.Duration) (retry time.Time, err error) {
-	if l.limit.Limit <= 0 && l.pauseLeft() == 0 {
+	if !l.mayWait() {
 		return time.Time{}, nil
 	}
 	if err := ctx.Err(); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/rs/zerolog"
 
+	"github.com/otpq/otpq/internal/asynqredis"
 	"github.com/otpq/otpq/internal/metrics"
 	"github.com/otpq/otpq/internal/tracing"
 	"github.com/otpq/otpq/providers"
@@ -30,6 +31,7 @@ type pipeline struct {
 	results  *results
 	memory   *memory
 	suspects *suspects
+	unheard  *unheard
 	worker   string // the id of this worker
 	metrics  *metrics.Worker
 	tracer   *tracing.Tracer // nil when it is off
@@ -60,24 +62,31 @@ func (p *pipeline) steps() []step {
 	}
 }
 
-// ProcessTask implements [asynq.Handler].
-func (p *pipeline) ProcessTask(ctx context.Context, t *asynq.Task) error {
+// process works on a task, and on what was claimed when it was taken, if anything
+// was: see [firstClaims]. Its error is asynq's [asynq.Handler]'s.
+func (p *pipeline) process(ctx context.Context, t *asynq.Task, ride *asynqredis.Ride) error {
 	defer p.metrics.Hold(p.cfg.Name, string(p.lane))()
-	a := p.newAttempt(ctx, t)
+	a := p.newAttempt(ctx, t, ride)
 	if !p.memory.begin(a.messageID, a.taskID) {
+		p.dropClaim(ctx, a)
 		return settle(again(ReasonBusy, p.now().Add(time.Second), nil))
 	}
 	defer p.memory.end(a.messageID)
 	v := p.run(ctx, a)      // decide what becomes of the message
+	p.dropClaim(ctx, a)     // take back a claim that it did not come to
 	v = p.record(ctx, a, v) // tell the status store
 	p.trace(a, v)           // tell the tracer
 	p.observe(a, v)         // tell the metrics and the log
 	return settle(v)        // tell asynq
 }
 
-func (p *pipeline) newAttempt(ctx context.Context, t *asynq.Task) *attempt {
+func (p *pipeline) newAttempt(ctx context.Context, t *asynq.Task, ride *asynqredis.Ride) *attempt {
 	id, _ := asynq.GetTaskID(ctx)
-	return &attempt{taskID: id, messageID: tasks.MessageID(id), payload: t.Payload(), headers: t.Headers(), started: p.now()}
+	a := &attempt{taskID: id, messageID: tasks.MessageID(id), payload: t.Payload(), headers: t.Headers(), started: p.now()}
+	if ride != nil {
+		a.first, a.firstAsked = tokenOf(ride), ride.Asked
+	}
+	return a
 }
 
 // run takes the attempt through the steps until one of them ends it. A panic

@@ -48,6 +48,7 @@ type recovery struct {
 	hook    *asynqredis.Hook
 	store   status.Store
 	memory  *memory
+	unheard *unheard
 	served  *served
 	metrics *metrics.Worker
 	log     zerolog.Logger
@@ -185,7 +186,7 @@ func (r *recovery) take(ctx context.Context, h asynqredis.Held) error {
 	case record.State.Terminal(): // only the acknowledgement is missing
 		return h.Drop(ctx, r.rdb)
 	case record.State == status.Sending && h.Holder != "":
-		if err := r.store.Release(ctx, id, h.Holder); err != nil {
+		if err := r.release(ctx, id, h.Holder); err != nil {
 			return err
 		}
 	case record.State == status.Deferred && record.NextAttemptAt.After(time.Now()):
@@ -201,6 +202,18 @@ func (r *recovery) take(ctx context.Context, h asynqredis.Held) error {
 	r.log.Warn().Str("id", id).Str("provider", lane.cfg.Name).Str("lane", string(lane.lane)).
 		Str("state", string(record.State)).Str("worker", h.Holder).Msg("taken over from a worker that is gone")
 	return nil
+}
+
+// release has the message's next execution find the claim that the holder left
+// behind, as one that may have been acted on; or no claim, if it is our own and came
+// with a task that we never heard of.
+func (r *recovery) release(ctx context.Context, id, holder string) error {
+	if tokens := r.unheard.all(); holder == r.self && len(tokens) > 0 {
+		if err := r.store.Unclaim(ctx, id, tokens...); err != nil {
+			return err
+		}
+	}
+	return r.store.Release(ctx, id, holder)
 }
 
 // bury ends a task that asynq itself cannot read, and which therefore never comes

@@ -51,9 +51,9 @@ type queue struct {
 
 // ProcessTask implements [asynq.Handler].
 func (q *queue) ProcessTask(ctx context.Context, t *asynq.Task) error {
-	err := q.pipeline.ProcessTask(ctx, t)
+	id, _ := asynq.GetTaskID(ctx)
+	err := q.process(ctx, t, q.hook.Ride(q.name, id))
 	if ctx.Err() != nil { // asynq may say nothing of the end of such a task
-		id, _ := asynq.GetTaskID(ctx)
 		q.hook.Forget(q.name, id)
 	}
 	return err
@@ -70,7 +70,7 @@ func (s *served) add(p *pipeline, name string) error {
 	if s.slots[p] == nil {
 		s.slots[p] = asynqredis.NewSlots(size)
 	}
-	s.hook.ServeWith(name, s.slots[p])
+	s.hook.ServeWith(name, s.slots[p], p.rider())
 	q := &queue{pipeline: p, name: name, hook: s.hook, server: s.newServer(name, size)}
 	if s.begun {
 		if err := q.start(); err != nil {

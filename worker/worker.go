@@ -123,7 +123,7 @@ func New(cfg Config) (*Worker, error) {
 	}
 	w.recovery = &recovery{
 		rdb: cfg.Redis, hook: w.hook, store: cfg.Store, memory: w.memory, served: w.served,
-		metrics: cfg.Metrics, log: cfg.Log, self: id, now: time.Now,
+		unheard: &unheard{}, metrics: cfg.Metrics, log: cfg.Log, self: id, now: time.Now,
 	}
 	for _, p := range cfg.Providers {
 		if err := w.addProvider(p); err != nil {
@@ -142,7 +142,7 @@ func (w *Worker) addProvider(cfg ProviderConfig) error {
 		p := &pipeline{
 			cfg: cfg, lane: lane, keys: w.cfg.Keys, store: w.cfg.Store,
 			limiter: limiter, breaker: breaker, results: w.results, memory: w.memory, suspects: w.suspects,
-			worker: w.recovery.self, metrics: w.cfg.Metrics, tracer: w.cfg.Tracer, log: w.cfg.Log, now: time.Now,
+			unheard: w.recovery.unheard, worker: w.recovery.self, metrics: w.cfg.Metrics, tracer: w.cfg.Tracer, log: w.cfg.Log, now: time.Now,
 		}
 		w.handlers = append(w.handlers, p)
 		for _, queue := range tasks.Queues(cfg.Name, lane, cfg.Queues) {

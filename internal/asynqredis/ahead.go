@@ -18,10 +18,7 @@ var dequeueLua string
 //go:embed lua/giveback.lua
 var givebackLua string
 
-var (
-	dequeueScript  = redisscript.New(dequeueLua)
-	givebackScript = redis.NewScript(givebackLua)
-)
+var givebackScript = redis.NewScript(givebackLua)
 
 // mostAhead bounds how many tasks are taken in one round trip.
 const mostAhead = 64
@@ -111,32 +108,49 @@ func (h *Hook) accept(ctx context.Context, l *lane, tasks []task) (string, error
 	return msg, nil
 }
 
-// dequeueCall is a call of the script for up to n tasks.
-func (h *Hook) dequeueCall(l *lane, n int) *redisscript.Call {
-	args := append(dequeueScript.Begin(11), 4, key(l.queue, "pending"), key(l.queue, "paused"), key(l.queue, "active"), key(l.queue, "lease"))
-	args = append(args, time.Now().Add(leaseTime).Unix(), key(l.queue, "t:"), h.Holder, n)
-	return &redisscript.Call{Script: dequeueScript, Args: args}
+// taking is one call of the script.
+type taking struct {
+	lane *lane
+	ride *Ride // nil when nobody rides along
+	call redisscript.Call
+}
+
+// taking makes a call for up to n tasks.
+func (h *Hook) taking(l *lane, n int) *taking {
+	now := time.Now()
+	t := &taking{lane: l, ride: l.board(now)}
+	args := append(l.dequeue.Begin(13), 4, key(l.queue, "pending"), key(l.queue, "paused"), key(l.queue, "active"), key(l.queue, "lease"))
+	args = append(args, now.Add(leaseTime).Unix(), key(l.queue, "t:"), h.Holder, n)
+	if t.ride != nil {
+		args = append(args, t.ride.Args...)
+	}
+	t.call = redisscript.Call{Script: l.dequeue, Args: args}
+	return t
 }
 
 // takeAhead takes up to n tasks. It fails with [redis.Nil] when the queue is paused.
 func (h *Hook) takeAhead(ctx context.Context, l *lane, run redis.ProcessHook, n int) ([]task, error) {
-	call := h.dequeueCall(l, n)
-	redisscript.RunWith(ctx, run, call)
-	return tasksIn(call.Cmd)
+	t := h.taking(l, n)
+	redisscript.RunWith(ctx, run, &t.call)
+	return t.tasks()
 }
 
-// tasksIn reads the script's answer.
-func tasksIn(cmd *redis.Cmd) ([]task, error) {
-	if err := cmd.Err(); err != nil {
-		return nil, err
-	}
-	fields, err := cmd.StringSlice()
+// tasks reads the script's answer.
+func (t *taking) tasks() ([]task, error) {
+	fields, err := t.call.Cmd.StringSlice()
 	if err != nil {
+		if errors.Is(err, redis.Nil) || redisscript.Unknown(err) {
+			return nil, err // nothing was taken
+		}
+		t.lane.unheard(t.ride)
 		return nil, fmt.Errorf("dequeue: %w", err)
+	}
+	if len(fields) == 3 && fields[2] != "" {
+		return []task{{fields[0], fields[1], t.ride}}, nil
 	}
 	tasks := make([]task, 0, len(fields)/2)
 	for ; len(fields) >= 2; fields = fields[2:] {
-		tasks = append(tasks, task{fields[0], fields[1]})
+		tasks = append(tasks, task{id: fields[0], msg: fields[1]})
 	}
 	return tasks, nil
 }
@@ -147,6 +161,7 @@ func (h *Hook) giveBack(ctx context.Context, l *lane, tasks []task) error {
 	if len(tasks) == 0 {
 		return nil
 	}
+	l.leave(ctx, tasks)
 	args := []any{key(l.queue, "t:"), time.Now().UnixNano()}
 	for _, t := range tasks {
 		args = append(args, t.id)

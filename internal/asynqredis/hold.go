@@ -87,12 +87,13 @@ func (h *Hook) await(ctx context.Context, l *lane, n int) (held, error) {
 		err := move.Err()
 		return held{woken: err == nil}, unlessNil(err)
 	}
-	dequeue := h.dequeueCall(l, n).Command(ctx)
+	taking := h.taking(l, n)
+	dequeue := taking.call.Command(ctx)
 	_, _ = h.Client.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
 		_ = p.Process(ctx, move)
 		return p.Process(ctx, dequeue)
 	})
-	tasks, err := tasksIn(dequeue)
+	tasks, err := taking.tasks()
 	got := held{woken: move.Err() == nil, asked: true, tasks: tasks, paused: errors.Is(err, redis.Nil)}
 	if redisscript.Unknown(err) {
 		got.asked, err = false, nil

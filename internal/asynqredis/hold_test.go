@@ -110,8 +110,8 @@ func TestAWaitKeepsNoSlotFromAnotherQueue(t *testing.T) {
 	t.Parallel()
 	b := newByHand(t, 4, 0)
 	slots := NewSlots(2)
-	b.hook.ServeWith("one", slots)
-	b.hook.ServeWith("two", slots)
+	b.hook.ServeWith("one", slots, nil)
+	b.hook.ServeWith("two", slots, nil)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

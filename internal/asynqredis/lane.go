@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/otpq/otpq/internal/coalesce"
+	"github.com/otpq/otpq/internal/redisscript"
 )
 
 // longestGiven is how long a task and its acknowledgement may take together.
@@ -17,17 +18,19 @@ const longestGiven = 2 * leaseTime
 
 // lane is a queue that one server of this process drains.
 type lane struct {
-	queue string
-	slots *Slots
-	dones *coalesce.Group[*doneTask]
+	queue   string
+	slots   *Slots
+	dequeue *redisscript.Script
+	rider   Rider // nil when there is none
+	dones   *coalesce.Group[*doneTask]
 
 	mu sync.Mutex
 	// ahead are the tasks that were taken from Redis and not yet asked for by
 	// asynq, the first one first. There are never more than free slots, so none
 	// waits for another to end.
 	ahead []task
-	// given are the tasks that asynq has and has not acknowledged, and since when.
-	given map[string]time.Time
+	// given are the tasks that asynq has and has not acknowledged.
+	given map[string]given
 	// closed is whether nothing may be taken ahead any more.
 	closed bool
 
@@ -38,7 +41,16 @@ type lane struct {
 }
 
 // task is a task's id and its message, as asynq has it in Redis.
-type task struct{ id, msg string }
+type task struct {
+	id, msg string
+	ride    *Ride // nil when nothing was done for it
+}
+
+// given is a task in asynq's hands.
+type given struct {
+	since time.Time
+	ride  *Ride
+}
 
 // next hands out the first task that was taken ahead.
 func (l *lane) next() (string, bool) {
@@ -49,7 +61,7 @@ func (l *lane) next() (string, bool) {
 	}
 	t := l.ahead[0]
 	l.ahead = l.ahead[1:]
-	l.given[t.id] = time.Now()
+	l.given[t.id] = given{time.Now(), t.ride}
 	return t.msg, true
 }
 
@@ -59,7 +71,7 @@ func (l *lane) forgetLost() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	before := len(l.given)
-	maps.DeleteFunc(l.given, func(_ string, since time.Time) bool { return time.Since(since) > longestGiven })
+	maps.DeleteFunc(l.given, func(_ string, g given) bool { return time.Since(g.since) > longestGiven })
 	l.slots.give(before - len(l.given))
 }
 
@@ -102,11 +114,12 @@ func (l *lane) isAhead(id string) bool {
 
 // Serve says how many tasks of a queue this process works on at once. Call it
 // before the queue's server starts.
-func (h *Hook) Serve(queue string, slots int) { h.ServeWith(queue, NewSlots(slots)) }
+func (h *Hook) Serve(queue string, slots int) { h.ServeWith(queue, NewSlots(slots), nil) }
 
-// ServeWith is Serve for a queue that shares its slots with others.
-func (h *Hook) ServeWith(queue string, slots *Slots) {
-	l := &lane{queue: queue, slots: slots, given: map[string]time.Time{}}
+// ServeWith is Serve for a queue that shares its slots with others, and whose tasks
+// somebody may ride along with.
+func (h *Hook) ServeWith(queue string, slots *Slots, rider Rider) {
+	l := &lane{queue: queue, slots: slots, dequeue: dequeueScript(rider), rider: rider, given: map[string]given{}}
 	l.dones = coalesce.New(doneCalls, mostDones, func(batch []*doneTask) { h.runDones(l, batch) })
 	slots.join()
 	h.lanes.add(l)

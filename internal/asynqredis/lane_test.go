@@ -219,10 +219,10 @@ func TestWhatFallsDueRunsSoonAfterItsSecond(t *testing.T) {
 // which it says nothing.
 func TestATaskThatWasNeverAcknowledgedTakesNoSlotForEver(t *testing.T) {
 	t.Parallel()
-	l := &lane{slots: NewSlots(4), given: map[string]time.Time{}}
+	l := &lane{slots: NewSlots(4), given: map[string]given{}}
 	l.slots.join()
 	for i := range l.slots.take(nil) {
-		l.given[fmt.Sprint(i)] = time.Now()
+		l.given[fmt.Sprint(i)] = given{since: time.Now()}
 	}
 	l.forgetLost()
 	if n := l.slots.take(nil); n != 1 {
@@ -230,7 +230,7 @@ func TestATaskThatWasNeverAcknowledgedTakesNoSlotForEver(t *testing.T) {
 	}
 	l.slots.give(1)
 	for id := range l.given {
-		l.given[id] = time.Now().Add(-2 * longestGiven)
+		l.given[id] = given{since: time.Now().Add(-2 * longestGiven)}
 	}
 	l.forgetLost()
 	if n := l.slots.take(nil); n != 4 {

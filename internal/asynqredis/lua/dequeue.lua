@@ -3,8 +3,12 @@
 -- would make an empty task of it, which nobody can run and no dashboard can show.
 -- When a task was queued stays in it: asynq asks that only of tasks that wait.
 -- KEYS: pending, paused, active, lease. ARGV: end of the lease in Unix seconds,
--- what a task's key begins with, holder, how many. Returns id, message, ... or nil
--- when the queue is paused.
+-- what a task's key begins with, holder, how many, then what the rider is told.
+-- Returns id, message, ... or nil when the queue is paused.
+--
+-- The rider is a function that stands before this: ride(id, now in ms, what it is
+-- told). It is run for a task that comes alone, which is begun at once; what it
+-- answers comes behind the message.
 if redis.call('EXISTS', KEYS[2]) == 1 then
   return false
 end
@@ -35,5 +39,9 @@ for _, id in ipairs(taken) do
 end
 if #leases > 0 then
   redis.call('ZADD', KEYS[4], unpack(leases))
+end
+if ARGV[5] and #taken == 1 and #out > 0 then
+  local now = redis.call('TIME')
+  out[3] = ride(taken[1], string.format('%d', now[1] * 1000 + math.floor(now[2] / 1000)), {unpack(ARGV, 5)})
 end
 return out
