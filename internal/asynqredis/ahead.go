@@ -26,7 +26,7 @@ const mostAhead = 64
 // lastLook is what a lane's queue was like when it was last asked for tasks. It is
 // of the server's one loop only.
 type lastLook struct {
-	empty  bool // there was nothing to take
+	empty  bool // it had no more than was taken
 	paused bool // because an operator paused the queue
 	vain   int  // how many wake-ups in a row led to nothing
 }
@@ -52,7 +52,7 @@ func (h *Hook) nextTask(ctx context.Context, l *lane, run redis.ProcessHook) (st
 		l.forgetLost()
 		return "", err
 	case len(got.tasks) > 0:
-		return h.accept(ctx, l, got.tasks)
+		return h.accept(ctx, l, got.tasks, got.slots)
 	case !got.woken:
 		l.forgetLost()
 		return "", redis.Nil
@@ -91,12 +91,13 @@ func (h *Hook) take(ctx context.Context, l *lane, run redis.ProcessHook) (string
 	if l.look.empty {
 		return "", redis.Nil
 	}
-	return h.accept(ctx, l, tasks)
+	return h.accept(ctx, l, tasks, n)
 }
 
-// accept takes in tasks that were taken from Redis, and returns the first of them.
-func (h *Hook) accept(ctx context.Context, l *lane, tasks []task) (string, error) {
-	l.look = lastLook{}
+// accept takes in tasks that were taken from Redis, of up to n, and returns the first
+// of them.
+func (h *Hook) accept(ctx context.Context, l *lane, tasks []task, n int) (string, error) {
+	l.look = lastLook{empty: len(tasks) < n}
 	if !l.keep(tasks) { // stopped meanwhile; others take over what stays behind
 		l.slots.give(len(tasks))
 		ctx, cancel := context.WithTimeout(ctx, tryTime)

@@ -29,6 +29,7 @@ const (
 type held struct {
 	woken  bool   // there is something in the queue
 	asked  bool   // for it, at once
+	slots  int    // for how many there was room
 	tasks  []task // that were taken
 	paused bool   // they could not be
 }
@@ -94,7 +95,7 @@ func (h *Hook) await(ctx context.Context, l *lane, n int) (held, error) {
 		return p.Process(ctx, dequeue)
 	})
 	tasks, err := taking.tasks()
-	got := held{woken: move.Err() == nil, asked: true, tasks: tasks, paused: errors.Is(err, redis.Nil)}
+	got := held{woken: move.Err() == nil, asked: true, slots: n, tasks: tasks, paused: errors.Is(err, redis.Nil)}
 	if redisscript.Unknown(err) {
 		got.asked, err = false, nil
 	}

@@ -1,6 +1,7 @@
 package asynqredis
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -191,11 +192,33 @@ func TestWhoWakesInVainStaysAway(t *testing.T) {
 	if err := b.rdb.Del(t.Context(), key("default", "paused")).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if b.asked(); b.lane().look != (lastLook{}) {
-		t.Errorf("after a task: %+v, want nothing left of it", b.lane().look)
+	if b.asked(); b.lane().look != (lastLook{empty: true}) {
+		t.Errorf("after the only task: %+v, want nothing else left of it", b.lane().look)
 	}
-	b.lane().look.empty = true
 	if _, err := b.ask(); !errors.Is(err, redis.Nil) || b.lane().look.vain != 0 {
 		t.Errorf("a wait that ran out: %v, %+v; want it not to count", err, b.lane().look)
+	}
+}
+
+// TestAQueueThatGaveAllItHadIsNotAskedAgain: to ask in vain after each task is half of
+// what an idle lane's message costs Redis.
+func TestAQueueThatGaveAllItHadIsNotAskedAgain(t *testing.T) {
+	t.Parallel()
+	b := newByHand(t, 2, 3)
+	if err := b.lane().dequeue.Load(t.Context(), b.rdb).Err(); err != nil {
+		t.Fatal(err)
+	}
+	looks := 0
+	run := b.run
+	b.run = func(ctx context.Context, cmd redis.Cmder) error { looks++; return run(ctx, cmd) }
+	for turn, want := range []int{1, 1, 2} { // two of three, the second of them, the last
+		id := b.asked()
+		if looks != want {
+			t.Errorf("after task %d it was asked %d times, want %d", turn, looks, want)
+		}
+		b.lane().ended(id)
+	}
+	if _, err := b.ask(); !errors.Is(err, redis.Nil) || looks != 2 {
+		t.Errorf("an empty queue: %v, asked %d times; want none, and to wait without asking", err, looks)
 	}
 }

@@ -21,8 +21,12 @@ for i = #ids, 1, -1 do
   taken[#taken + 1] = ids[i]
 end
 -- First: where memory is full this fails, and nothing has been changed.
-redis.call('LPUSH', KEYS[3], unpack(taken))
-redis.call('LTRIM', KEYS[1], '0', string.format('%d', -#ids - 1))
+if #ids == 1 then
+  redis.call('RPOPLPUSH', KEYS[1], KEYS[3])
+else
+  redis.call('LPUSH', KEYS[3], unpack(taken))
+  redis.call('LTRIM', KEYS[1], '0', string.format('%d', -#ids - 1))
+end
 local out, leases = {}, {}
 for _, id in ipairs(taken) do
   local key = ARGV[2] .. id
