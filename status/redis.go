@@ -141,8 +141,14 @@ func (s *Redis) Claim(ctx context.Context, c Claim) (Claimed, error) {
 	return out, nil
 }
 
+// firstClaim is what claim.lua says in one word.
+var firstClaim = []any{string(ClaimedNow), int64(1), int64(0), int64(0), ""}
+
 func (s *Redis) claim(ctx context.Context, id string, args []any) ([]any, error) {
 	answer, err := s.scripts.run(ctx, claimScript, recordKey(id), args)
+	if answer == string(ClaimedNow) {
+		return firstClaim, err
+	}
 	reply, _ := answer.([]any)
 	if err == nil && len(reply) != 5 {
 		err = fmt.Errorf("the script answered %d values, want 5", len(reply))
@@ -199,16 +205,15 @@ func (s *Redis) Release(ctx context.Context, id, owner string) error {
 func (s *Redis) change(ctx context.Context, script *redisscript.Script, id string, to State, args []any) error {
 	answer, err := s.scripts.run(ctx, script, recordKey(id), args)
 	reply, _ := answer.([]any)
-	if err == nil && len(reply) != 2 {
+	if err == nil && answer != "ok" && len(reply) != 2 {
 		err = fmt.Errorf("the script answered %d values, want 2", len(reply))
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		return fmt.Errorf("write status record: %w", err)
-	}
-	switch reply[0] {
-	case "ok":
+	case answer == "ok":
 		return nil
-	case "gone":
+	case reply[0] == "gone":
 		return ErrNotFound
 	}
 	return &RefusedError{ID: id, From: State(asString(reply[1])), To: to}

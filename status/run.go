@@ -22,20 +22,21 @@ func newScript(lua string) *redisscript.Script {
 	return redisscript.New(transitionsLua() + sharedLua + lua + eachLua)
 }
 
-// transitionsLua is the state machine as a table: after.queued.sending is true.
+// transitionsLua is the state machine as a function: leads(from, to). A table would be
+// made anew in each call.
 func transitionsLua() string {
 	var b strings.Builder
-	b.WriteString("local after = {")
+	b.WriteString("-- Reports whether a message may go from one state to another.\nlocal function leads(from, to)\n")
 	for _, from := range States() {
-		fmt.Fprintf(&b, "%s = {", from)
+		fmt.Fprintf(&b, "if from == '%s' then return false", from)
 		for _, to := range States() {
 			if from.CanBecome(to) {
-				fmt.Fprintf(&b, "%s = true, ", to)
+				fmt.Fprintf(&b, " or to == '%s'", to)
 			}
 		}
-		b.WriteString("}, ")
+		b.WriteString(" end\n")
 	}
-	b.WriteString("}\n")
+	b.WriteString("return false\nend\n")
 	return b.String()
 }
 

@@ -1,9 +1,6 @@
--- Put before each script that changes a record, and behind the table of states.
+-- Put before each script that changes a record, and behind leads(from, to).
 
--- Reports whether a message may go from one state to another.
-local function leads(from, to)
-  return after[from] and after[from][to]
-end
+local call, ARGV = redis.call, ARGV
 
 -- How long asynq may take to bring a task back, with some to spare: a lost
 -- lease, its grace and the recoverer's minute are 120 s.
@@ -19,7 +16,7 @@ local function expire(key, now, state, retention, not_after)
   if state == 'queued' or state == 'sending' or state == 'deferred' then
     ttl = ttl + left
   end
-  redis.call('PEXPIRE', key, string.format('%d', math.max(ttl, left + redelivery)))
+  call('PEXPIRE', key, string.format('%d', math.max(ttl, left + redelivery)))
 end
 
 -- Reports whether the time that a record was given when it was written will do for
