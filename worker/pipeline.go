@@ -37,6 +37,7 @@ type pipeline struct {
 	tracer   *tracing.Tracer // nil when it is off
 	log      zerolog.Logger
 	now      func() time.Time
+	line     []step // its steps, made once: each costs an allocation
 }
 
 // step is one stage of the pipeline. It returns nil to go on, or the verdict
@@ -109,7 +110,7 @@ func (p *pipeline) run(ctx context.Context, a *attempt) (v *verdict) {
 		p.suspects.clear(a)
 		v.step = current
 	}()
-	for _, s := range p.steps() {
+	for _, s := range p.line {
 		current = s.name
 		if v := s.run(ctx, a); v != nil {
 			return v

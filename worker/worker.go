@@ -144,6 +144,7 @@ func (w *Worker) addProvider(cfg ProviderConfig) error {
 			limiter: limiter, breaker: breaker, results: w.results, memory: w.memory, suspects: w.suspects,
 			unheard: w.recovery.unheard, worker: w.recovery.self, metrics: w.cfg.Metrics, tracer: w.cfg.Tracer, log: w.cfg.Log, now: time.Now,
 		}
+		p.line = p.steps()
 		w.handlers = append(w.handlers, p)
 		for _, queue := range tasks.Queues(cfg.Name, lane, cfg.Queues) {
 			if err := w.served.add(p, queue); err != nil {

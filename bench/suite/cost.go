@@ -3,6 +3,9 @@ package suite
 import (
 	"context"
 	"fmt"
+	"syscall"
+
+	"github.com/hibiken/asynq"
 
 	"github.com/otpq/otpq/bench/provider"
 	"github.com/otpq/otpq/bench/report"
@@ -46,8 +49,9 @@ var backlogSizes = []int{1000, 100, 10, 1}
 func backlog() suite {
 	s := suite{n: 1_000_000, Suite: report.Suite{
 		Name: "backlog", Title: "A long queue",
-		About: `The same work, a hundredth of the longest backlog, with more or fewer messages behind it. Where the backlog is shorter than ` +
-			`the work, a producer keeps it at its length, and there is no rate to compare.`,
+		About: `The same work, a hundredth of the longest backlog, with more or fewer messages behind it. The worker has drained as many ` +
+			`before, and then finds the queue paused until it is full: its start, of a second's work, is no part of it. Where the backlog is ` +
+			`shorter than the work, a producer keeps it at its length, and there is no rate to compare.`,
 		Columns: []report.Column{
 			{Key: "queued", Title: "queued"},
 			{Key: "rate", Title: "messages/s"},
@@ -79,6 +83,10 @@ func backlogCase(part int) string {
 
 // backlogOnce times as many messages as work says, at the head of a queue.
 func backlogOnce(ctx context.Context, r *run, queued, work int) error {
+	worker, resume, err := r.warmed(ctx, work)
+	if err != nil {
+		return err
+	}
 	sent := max(queued, work)
 	if err := r.Provider.Reset(ctx, provider.Settings{Messages: sent + queued}); err != nil {
 		return err
@@ -101,12 +109,12 @@ func backlogOnce(ctx context.Context, r *run, queued, work int) error {
 		}
 		refill = p.Go
 	}
+	syscall.Sync() // a queue does not grow so long in the seconds before it is drained
 	before, full, err := r.begin(ctx)
 	if err != nil {
 		return err
 	}
-	worker, err := r.WorkOtpq(stage.Otpq{Interactive: inFlight, Bulk: inFlight})
-	if err != nil {
+	if err := resume(); err != nil {
 		return err
 	}
 	if refill != nil {
@@ -145,4 +153,34 @@ func backlogOnce(ctx context.Context, r *run, queued, work int) error {
 	}
 	worker.Kill() // it need not drain the rest
 	return nil
+}
+
+// warmed starts a worker, has it drain n messages, and pauses the queue until resume.
+func (r *run) warmed(ctx context.Context, n int) (worker *stage.Proc, resume func() error, err error) {
+	if err := r.Provider.Reset(ctx, provider.Settings{Messages: n}); err != nil {
+		return nil, nil, err
+	}
+	made, err := otpq.fill(ctx, r, n)
+	if err != nil {
+		return nil, nil, err
+	}
+	if worker, err = r.WorkOtpq(stage.Otpq{Interactive: inFlight, Bulk: inFlight}); err != nil {
+		return nil, nil, err
+	}
+	if _, err := r.Provider.Await(ctx, n, stall); err != nil {
+		return nil, nil, err
+	}
+	if err := otpq.verify(ctx, r, inFlight, made.IDs); err != nil {
+		return nil, nil, err
+	}
+	opt, err := asynq.ParseRedisURI(r.Config.Redis)
+	if err != nil {
+		return nil, nil, err
+	}
+	inspector := asynq.NewInspector(opt)
+	queue := r.Config.Queue()
+	return worker, func() error {
+		defer inspector.Close()
+		return inspector.UnpauseQueue(queue)
+	}, inspector.PauseQueue(queue)
 }
