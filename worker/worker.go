@@ -80,15 +80,9 @@ type Worker struct {
 	running   sync.WaitGroup
 }
 
-const (
-	// pollInterval is how long asynq sleeps, more or less, when there was no
-	// message: it is [asynqredis.Hook] that waits for one.
-	pollInterval = time.Millisecond
-	// dueInterval is how soon after a whole second the messages that fell due are
-	// moved to their queue. The hook looks once a second; asynq wakes up each time,
-	// which is most of what an idle worker costs.
-	dueInterval = 100 * time.Millisecond
-)
+// pollInterval is how long asynq sleeps, more or less, when there was no message: it
+// is [asynqredis.Hook] that waits for one.
+const pollInterval = time.Millisecond
 
 // New makes a Worker. It fails when there is no key, when no provider is on, and
 // when the timeouts do not fit into each other.
@@ -161,7 +155,6 @@ func (w *Worker) newServer(queue string, slots int) *asynq.Server {
 		Concurrency:              slots,
 		Queues:                   map[string]int{queue: 1},
 		TaskCheckInterval:        pollInterval,
-		DelayedTaskCheckInterval: dueInterval,
 		RetryDelayFunc:           retryDelay,
 		IsFailure:                isFailure,
 		ShutdownTimeout:          w.cfg.ShutdownTimeout,

@@ -22,6 +22,7 @@ func (h *Hook) dequeue(ctx context.Context, cmd redis.Cmder, next redis.ProcessH
 	l := h.lanes.get(queue)
 	var err error
 	if ok && l != nil {
+		h.dueOnce.Do(func() { h.holds.Go(h.watchDue) })
 		var msg string
 		if msg, err = h.nextTask(ctx, l, next); err == nil {
 			theirs.SetVal(msg)

@@ -2,108 +2,147 @@ package asynqredis
 
 import (
 	"context"
+	_ "embed"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
-// dueLooks keeps asynq from looking for tasks of a lane that fell due where there
-// can be none. Due times are whole seconds, so one look just after each of them
-// finds all; asynq looks at fixed intervals, and would have to do so many times a
-// second to be as quick.
-type dueLooks struct {
-	mu     sync.Mutex
-	second int64           // that was looked for last
-	due    map[string]bool // the keys of the sets where something fell due by then
+//go:embed lua/due.lua
+var dueLua string
+
+var dueScript = redis.NewScript(dueLua)
+
+const (
+	// dueGrace is how long after each whole second is looked for what fell due: not
+	// before it, whatever the timer does.
+	dueGrace = 5 * time.Millisecond
+	// mostDue is how many tasks are queued at a time, so that nobody waits long.
+	mostDue = 100
+)
+
+// dueSet is a set of a lane's tasks that wait for their time.
+type dueSet struct {
+	key string
+	// moving is whether what fell due is being queued.
+	moving atomic.Bool
+
+	mu  sync.Mutex
+	err error // of the last look
 }
 
-// forward has asynq move what fell due, once a look has found that there is such.
-// asynq is told of a look that failed, and looks again in the second after.
+func (s *dueSet) note(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.err = err
+}
+
+func (s *dueSet) failure() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
+}
+
+// forward answers asynq, which asks for what fell due to be queued, that there is
+// nothing: [Hook.watchDue] sees to it. Only of its failures asynq is told, and logs
+// them.
 func (h *Hook) forward(ctx context.Context, cmd redis.Cmder, next redis.ProcessHook) error {
-	// name, script, 2, set, pending, now in Unix seconds, …
-	args := cmd.Args()
+	set, _ := cmd.Args()[3].(string) // name, script, 2, set, …
 	theirs, ok := cmd.(*redis.Cmd)
-	if !ok || len(args) < 6 {
-		return next(ctx, cmd)
-	}
-	set, _ := args[3].(string)
-	second, known := args[5].(int64) // asynq's, which is what it looks for
 	l := h.lanes.get(queueOf(set))
-	if l == nil || !known {
+	if l == nil || !ok {
 		return next(ctx, cmd)
 	}
-	if l.due.begin(second) {
-		due, err := h.lookForDue(ctx, l, second)
-		l.due.end(second, due)
-		if err != nil {
-			cmd.SetErr(err)
-			return err
+	var err error
+	for _, s := range l.due {
+		if s.key == set {
+			err = s.failure()
 		}
 	}
-	if !l.due.in(set) {
-		theirs.SetVal(int64(0))
-		return nil
-	}
-	err := next(ctx, cmd)
-	if moved, _ := theirs.Int(); err == nil && moved == 0 {
-		l.due.none(set) // asynq moves a hundred at a time
-	}
+	theirs.SetVal(int64(0))
+	theirs.SetErr(err)
 	return err
 }
 
-// lookForDue returns the keys of the lane's sets in which something is due, after
-// one round trip.
-func (h *Hook) lookForDue(ctx context.Context, l *lane, second int64) (map[string]bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, tryTime)
+// watchDue queues what falls due in all lanes, until the hook stops. Due times are
+// whole seconds, so one look just after each of them finds all; asynq looks at fixed
+// intervals, for each queue by itself, and would have to do so many times a second to
+// be as quick.
+func (h *Hook) watchDue() {
+	var looks sync.WaitGroup
+	defer looks.Wait()
+	for !h.stopped() {
+		now := time.Now()
+		for _, lanes := range h.lookedAtTogether() {
+			looks.Go(func() { h.lookForDue(lanes, now) })
+		}
+		h.sleep(time.Until(now.Truncate(time.Second).Add(time.Second + dueGrace)))
+	}
+}
+
+// lookedAtTogether is all lanes in one, but on a cluster: there a node that hangs
+// would hold up the other nodes' lanes.
+func (h *Hook) lookedAtTogether() [][]*lane {
+	all := h.lanes.all()
+	if _, cluster := h.Client.(*redis.ClusterClient); !cluster {
+		return [][]*lane{all}
+	}
+	each := make([][]*lane, len(all))
+	for i, l := range all {
+		each[i] = []*lane{l}
+	}
+	return each
+}
+
+// lookForDue queues what is due in the lanes by now, after one round trip to see where
+// there is any. What is still being queued since an earlier look is left alone.
+func (h *Hook) lookForDue(lanes []*lane, now time.Time) {
+	ctx, cancel := context.WithTimeout(context.Background(), tryTime)
 	defer cancel()
-	counts := map[string]*redis.IntCmd{}
-	_, err := h.Client.Pipelined(ctx, func(p redis.Pipeliner) error {
-		for _, set := range []string{key(l.queue, "scheduled"), key(l.queue, "retry")} {
-			counts[set] = p.ZCount(ctx, set, "-inf", strconv.FormatInt(second, 10))
+	var counts []*redis.IntCmd
+	_, _ = h.Client.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
+		for _, l := range lanes {
+			for _, s := range l.due {
+				counts = append(counts, p.ZCount(ctx, s.key, "-inf", strconv.FormatInt(now.Unix(), 10)))
+			}
 		}
 		return nil
 	})
-	due := map[string]bool{}
-	for set, count := range counts {
-		if count.Val() > 0 {
-			due[set] = true
+	var moves sync.WaitGroup
+	defer moves.Wait()
+	for _, l := range lanes {
+		for _, s := range l.due {
+			count := counts[0]
+			counts = counts[1:]
+			if s.note(count.Err()); count.Val() == 0 || !s.moving.CompareAndSwap(false, true) {
+				continue
+			}
+			moves.Go(func() {
+				defer s.moving.Store(false)
+				s.note(h.moveDue(l, s, now))
+			})
 		}
 	}
-	return due, err
 }
 
-// begin reports whether the caller is to look for this second.
-func (d *dueLooks) begin(second int64) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.second == second {
-		return false
+// moveDue queues all that is due in a set by now.
+func (h *Hook) moveDue(l *lane, s *dueSet, now time.Time) error {
+	move := func() (int, error) {
+		ctx, cancel := context.WithTimeout(context.Background(), tryTime)
+		defer cancel()
+		return dueScript.Run(ctx, h.Client, []string{key(l.queue, "pending"), s.key},
+			now.Unix(), key(l.queue, "t:"), time.Now().UnixNano(), key(l.queue, "g:"), mostDue).Int()
 	}
-	d.second, d.due = second, nil // until it is known, there is nothing
-	return true
-}
-
-// end keeps what a look has found, unless it took so long that there is a later one.
-func (d *dueLooks) end(second int64, due map[string]bool) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.second == second {
-		d.due = due
+	for !h.stopped() {
+		if moved, err := move(); err != nil || moved < mostDue {
+			return err
+		}
 	}
-}
-
-func (d *dueLooks) in(set string) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.due[set]
-}
-
-func (d *dueLooks) none(set string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.due, set)
+	return nil
 }
 
 // isForward recognises asynq's forward script by its two keys.

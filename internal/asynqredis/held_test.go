@@ -22,7 +22,7 @@ import (
 const (
 	asynqDequeue = "a8153319360adc71cdc370107f8ab9786f204765" // lua/dequeue.lua
 	asynqDone    = "1241eaa1c73409baaf1fea0c08d203a4911bda15" // lua/done.lua
-	asynqForward = "522b1a6ae66fe79ea2f24a9af58798ab71879035" // due.go, which knows when it finds something
+	asynqForward = "522b1a6ae66fe79ea2f24a9af58798ab71879035" // lua/due.lua
 )
 
 func TestWhatOursStandsInForIsStillAsynqs(t *testing.T) {

@@ -35,7 +35,7 @@ type lane struct {
 	closed bool
 
 	look lastLook
-	due  dueLooks
+	due  []*dueSet
 
 	waiting atomic.Bool // for the queue to fill
 }
@@ -120,6 +120,7 @@ func (h *Hook) Serve(queue string, slots int) { h.ServeWith(queue, NewSlots(slot
 // somebody may ride along with.
 func (h *Hook) ServeWith(queue string, slots *Slots, rider Rider) {
 	l := &lane{queue: queue, slots: slots, dequeue: dequeueScript(rider), rider: rider, given: map[string]given{}}
+	l.due = []*dueSet{{key: ScheduledKey(queue)}, {key: key(queue, "retry")}}
 	l.dones = coalesce.New(doneCalls, mostDones, func(batch []*doneTask) { h.runDones(l, batch) })
 	slots.join()
 	h.lanes.add(l)
