@@ -152,13 +152,13 @@ func (w *Worker) addProvider(cfg ProviderConfig) error {
 // newServer makes the asynq server of one queue.
 func (w *Worker) newServer(queue string, slots int) *asynq.Server {
 	return asynq.NewServerFromRedisClient(w.cfg.Redis, asynq.Config{
-		Concurrency:              slots,
-		Queues:                   map[string]int{queue: 1},
-		TaskCheckInterval:        pollInterval,
-		RetryDelayFunc:           retryDelay,
-		IsFailure:                isFailure,
-		ShutdownTimeout:          w.cfg.ShutdownTimeout,
-		Logger:                   asynqLog{w.cfg.Log.With().Str("component", "asynq").Logger()},
+		Concurrency:       slots,
+		Queues:            map[string]int{queue: 1},
+		TaskCheckInterval: pollInterval,
+		RetryDelayFunc:    retryDelay,
+		IsFailure:         isFailure,
+		ShutdownTimeout:   w.cfg.ShutdownTimeout,
+		Logger:            asynqLog{w.cfg.Log.With().Str("component", "asynq").Logger()},
 	})
 }
 

@@ -128,6 +128,46 @@ var claimRules = []rule{{
 		})
 	},
 }, {
+	name: "a claim that is taken back was never there",
+	why:  "a message that a worker was given and never heard of, or could not send after all, counts as maybe sent",
+	check: func(p *probe) {
+		id := p.create()
+		before := p.get(id)
+		for _, tokens := range [][]string{{"w/1"}, {"w/0", "w/1", "w/2"}} {
+			p.wantClaim(id, "w/1", at(time.Second), status.Claimed{Result: status.ClaimedNow, Attempt: 1})
+			p.unclaim(id, tokens...)
+			p.want(id, before)
+		}
+		p.release(id, "w")
+		p.wantClaim(id, "w/3", at(2*time.Second), status.Claimed{Result: status.ClaimedNow, Attempt: 1})
+	},
+}, {
+	name: "only a first attempt's claim that stands is taken back, and by its token",
+	why:  "an attempt that may have been acted on is made again as if it had not been",
+	check: func(p *probe) {
+		stays := func(id string, tokens ...string) {
+			p.Helper()
+			before := p.get(id)
+			p.unclaim(id, tokens...)
+			p.want(id, before)
+		}
+		stays(p.create(), "w/1")
+		p.unclaim(p.record().ID, "w/1") // there is no such record
+
+		others := p.create()
+		p.wantClaim(others, "w/1", start, status.Claimed{Result: status.ClaimedNow, Attempt: 1})
+		stays(others, "w/2", "w/11", "w", "")
+		p.wantClaim(others, "w/2", at(abandonedAfter), status.Claimed{Result: status.ClaimAbandoned, Attempt: 1, StartedAt: start})
+		stays(others, "w/1", "w/2") // the second took over what the first may have sent
+
+		second := p.reach(status.Deferred)
+		p.claim(second, "w/1", at(time.Minute))
+		stays(second, "w/1")
+		for _, state := range []status.State{status.Deferred, status.Accepted, status.Unknown} {
+			stays(p.reach(state), holder)
+		}
+	},
+}, {
 	name: "another token finds the attempt busy until it counts as abandoned",
 	why:  "two workers make the same attempt: one person gets two codes",
 	check: func(p *probe) {

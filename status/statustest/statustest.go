@@ -77,6 +77,13 @@ func (p *probe) release(id, owner string) {
 	}
 }
 
+func (p *probe) unclaim(id string, tokens ...string) {
+	p.Helper()
+	if err := p.store.Unclaim(p.Context(), id, tokens...); err != nil {
+		p.Fatalf("Unclaim(%s, %q) = %v, want nil", id, tokens, err)
+	}
+}
+
 // create writes the record of a new message and returns its id.
 func (p *probe) create() string {
 	p.Helper()
