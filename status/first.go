@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -43,10 +44,10 @@ func (s *Redis) FirstClaim(token string) []any {
 }
 
 // Unclaim implements [Store].
-func (s *Redis) Unclaim(ctx context.Context, id string, tokens ...string) error {
-	args := make([]any, len(tokens))
-	for i, token := range tokens {
-		args[i] = token
+func (s *Redis) Unclaim(ctx context.Context, id string, now time.Time, tokens ...string) error {
+	args := []any{now.UnixMilli()}
+	for _, token := range tokens {
+		args = append(args, token)
 	}
 	if err := unclaimScript.Run(ctx, s.rdb, []string{recordKey(id)}, args...).Err(); err != nil {
 		return fmt.Errorf("take back the claim: %w", err)

@@ -34,9 +34,9 @@ type Store interface {
 	// that name has claimed it does nothing.
 	Release(ctx context.Context, id, owner string) error
 	// Unclaim takes back the claim of a message's first attempt that has one of the
-	// tokens: no request was made under it, and none will be. The message stands as
-	// if nothing had happened to it. To any other it does nothing.
-	Unclaim(ctx context.Context, id string, tokens ...string) error
+	// tokens: no request was made under it, and none will be. The message is deferred
+	// then, with no attempt and nothing to wait for. To any other it does nothing.
+	Unclaim(ctx context.Context, id string, now time.Time, tokens ...string) error
 }
 
 var (

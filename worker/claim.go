@@ -16,6 +16,9 @@ import (
 // which takes more memory and time.
 var claims atomic.Int64
 
+// unclaimPause is between two tries to take back a claim.
+const unclaimPause = 50 * time.Millisecond
+
 // claim takes the right to make the attempt, which only one execution has. An
 // attempt that a dead worker left behind is ended here as what it is: maybe sent.
 func (p *pipeline) claim(ctx context.Context, a *attempt) *verdict {
@@ -60,11 +63,16 @@ func (p *pipeline) claimed(ctx context.Context, a *attempt) (status.Claimed, err
 	a.token, claim.Seed = claim.Token, p.seed(a)
 	c, err := p.store.Claim(ctx, claim)
 	switch {
-	case err != nil && first != "":
-		p.unclaim(ctx, a.message.ID, first)
 	case err != nil:
-		unheard := *a
-		p.results.Settle(func(ctx context.Context) error { return p.letGo(ctx, unheard, claim.Now) })
+		lost := *a
+		p.results.Settle(func(ctx context.Context) error {
+			if first != "" {
+				if err := p.store.Unclaim(ctx, lost.message.ID, p.now(), first); err != nil {
+					return err
+				}
+			}
+			return p.letGo(ctx, lost, claim.Now)
+		})
 	}
 	return c, err
 }
@@ -72,21 +80,37 @@ func (p *pipeline) claimed(ctx context.Context, a *attempt) (status.Claimed, err
 // newToken names an execution for its claim.
 func (p *pipeline) newToken() string { return p.worker + "/" + strconv.FormatInt(claims.Add(1), 36) }
 
-// dropClaim takes back the claim that came with the task when the claim step was
-// never reached.
-func (p *pipeline) dropClaim(ctx context.Context, a *attempt) {
-	if a.first != "" {
-		p.unclaim(ctx, a.messageID, a.first)
-		a.first = ""
+// dropClaim takes back the claim that came with the task when the claim step was never
+// reached. When Redis is away that is done later, and so is all else: v gives way to a
+// verdict that leaves the record alone.
+func (p *pipeline) dropClaim(ctx context.Context, a *attempt, v *verdict) *verdict {
+	if a.first == "" {
+		return v
 	}
+	token := a.first
+	a.first = ""
+	short, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTry)
+	defer cancel()
+	err := p.unclaim(short, a.messageID, token)
+	if err == nil {
+		return v
+	}
+	p.results.Settle(func(ctx context.Context) error { return p.store.Unclaim(ctx, a.messageID, p.now(), token) })
+	return instead(v, again(ReasonRedis, p.now().Add(time.Second), err))
 }
 
-// unclaim takes back a claim that came with a task, now or when Redis is there again.
-func (p *pipeline) unclaim(ctx context.Context, id, token string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTry)
-	defer cancel()
-	if err := p.store.Unclaim(ctx, id, token); err != nil {
-		p.results.Settle(func(ctx context.Context) error { return p.store.Unclaim(ctx, id, token) })
+// unclaim tries to take back a claim that came with a task until it is, or ctx ends.
+func (p *pipeline) unclaim(ctx context.Context, id, token string) error {
+	for {
+		err := p.store.Unclaim(ctx, id, p.now(), token)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(unclaimPause):
+		case <-ctx.Done():
+			return err
+		}
 	}
 }
 

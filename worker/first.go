@@ -46,7 +46,14 @@ func (f *firstClaims) Unheard(r *asynqredis.Ride) { f.unheard.add(tokenOf(r)) }
 
 // Leave implements [asynqredis.Rider].
 func (f *firstClaims) Leave(ctx context.Context, id string, r *asynqredis.Ride) {
-	f.p.unclaim(ctx, tasks.MessageID(id), tokenOf(r))
+	_ = f.p.unclaim(ctx, tasks.MessageID(id), tokenOf(r)) // or it counts as maybe sent
+}
+
+// board notes what was claimed when the task was taken.
+func (a *attempt) board(r *asynqredis.Ride) {
+	if r != nil {
+		a.first, a.firstAsked = tokenOf(r), r.Asked
+	}
 }
 
 // tokenOf is the token of the claims that came with the tasks of a call, or "".

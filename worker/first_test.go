@@ -1,9 +1,12 @@
 package worker
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
+	"io"
+	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -29,9 +32,9 @@ func (s *countedStore) Claim(ctx context.Context, c status.Claim) (status.Claime
 	return s.Redis.Claim(ctx, c)
 }
 
-func (s *countedStore) Unclaim(ctx context.Context, id string, tokens ...string) error {
+func (s *countedStore) Unclaim(ctx context.Context, id string, now time.Time, tokens ...string) error {
 	s.unclaims.Add(1)
-	return s.Redis.Unclaim(ctx, id, tokens...)
+	return s.Redis.Unclaim(ctx, id, now, tokens...)
 }
 
 // counted has a worker's store counted.
@@ -185,53 +188,40 @@ func TestAFirstClaimThatIsNotUsedIsTakenBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.rider().Leave(t.Context(), left.ID, &asynqredis.Ride{Args: []any{token}})
-	if got := r.get(left.ID); got.State != status.Queued || len(got.Attempts) != 0 {
-		t.Errorf("what was put back is %+v, want queued and without an attempt", got)
+	if got := r.get(left.ID); got.State != status.Deferred || len(got.Attempts) != 0 {
+		t.Errorf("what was put back is %+v, want deferred and without an attempt", got)
 	}
 }
 
-// loseTaken loses the first answers that have a task in them.
-type loseTaken struct {
+// cutTaken ends the connections on which the next answers with a task that came alone
+// arrive, so that nobody above hears of them: also not the client, which would ask again.
+type cutTaken struct {
 	passHook
 	left atomic.Int64
 }
 
-func (l *loseTaken) lost(cmds ...redis.Cmder) error {
-	for _, cmd := range cmds {
-		theirs, ok := cmd.(*redis.Cmd)
-		if !ok || cmd.Err() != nil {
-			continue
-		}
-		if fields, err := theirs.StringSlice(); err != nil || len(fields) < 2 || len(fields) > 3 || l.left.Add(-1) < 0 {
-			continue
-		}
-		err := errors.New("connection reset by the test")
-		for _, cmd := range cmds {
-			cmd.SetErr(err)
-		}
-		return err
-	}
-	return nil
-}
+func (c *cutTaken) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
 
-func (l *loseTaken) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
-	return func(ctx context.Context, cmd redis.Cmder) error {
-		err := next(ctx, cmd)
-		if err == nil && cmd.Name() == "evalsha" && len(cmd.Args()) > 3 && cmd.Args()[3] == laneKey("pending") {
-			return l.lost(cmd)
-		}
-		return err
+func (c *cutTaken) DialHook(next redis.DialHook) redis.DialHook {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := next(ctx, network, addr)
+		return &cutConn{conn, c}, err
 	}
 }
 
-func (l *loseTaken) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return func(ctx context.Context, cmds []redis.Cmder) error {
-		err := next(ctx, cmds)
-		if err == nil && cmds[0].Name() == "blmove" {
-			return l.lost(cmds...)
-		}
-		return err
+type cutConn struct {
+	net.Conn
+	c *cutTaken
+}
+
+func (c *cutConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	// Three values, of which the first is an id.
+	if bytes.Contains(b[:n], []byte("*3\r\n$36\r\n")) && c.c.left.Add(-1) >= 0 {
+		_ = c.Close()
+		return 0, io.EOF
 	}
+	return n, err
 }
 
 // TestWhatWasTakenAndNotHeardOfIsNotMaybeSent has Redis give a task, claimed, and its
@@ -241,27 +231,28 @@ func TestWhatWasTakenAndNotHeardOfIsNotMaybeSent(t *testing.T) {
 	for name, idle := range map[string]bool{"by a lane that waited": true, "by a lane that looked": false} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			lose, s, f := &loseTaken{}, &countedStore{}, always(accepted)
+			cut, s, f := &cutTaken{}, &countedStore{}, always(accepted)
 			rdb := r.newClient()
+			rdb.AddHook(cut)
 			start := func() {
-				r.startOn(rdb, lose, counted(s), f.config(func(pc *ProviderConfig) { pc.Retry.StopAmbiguous = true }))
+				r.startOn(rdb, nil, counted(s), f.config(func(pc *ProviderConfig) { pc.Retry.StopAmbiguous = true }))
 			}
 			var id string
 			if idle {
 				start()
 				r.awaitState(r.send(), status.Accepted) // Redis knows the scripts
 				r.awaitIdle(2)
-				lose.left.Store(1)
+				cut.left.Store(1)
 				id = r.send()
 			} else {
 				_, stop := r.start(nil, f.config())
 				r.awaitState(r.send(), status.Accepted)
 				stop()
-				lose.left.Store(1)
+				cut.left.Store(1)
 				id = r.send()
 				start()
 			}
-			eventually(t, func() bool { return lose.left.Load() <= 0 }, func() string { return "no answer was lost" })
+			eventually(t, func() bool { return cut.left.Load() <= 0 }, func() string { return "no answer was lost" })
 			rec := r.await(id, "came to its end", func(rec status.Record) bool { return rec.State.Terminal() })
 			if rec.State != status.Accepted || len(rec.Attempts) != 1 || rec.PossibleDuplicate {
 				t.Errorf("record = %+v; want accepted at the first attempt", rec)
@@ -270,6 +261,52 @@ func TestWhatWasTakenAndNotHeardOfIsNotMaybeSent(t *testing.T) {
 				t.Errorf("%d claims were taken back and %d requests made, want 1 and 2", s.unclaims.Load(), len(f.requests()))
 			}
 		})
+	}
+}
+
+// slowHand is a hook above the worker's own, which hands asynq its next task late.
+type slowHand struct {
+	passHook
+	armed  atomic.Bool
+	holds  chan struct{}
+	handed chan struct{}
+}
+
+func (h *slowHand) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		args := cmd.Args()
+		if err == nil && len(args) > 5 && args[0] == "evalsha" && args[3] == laneKey("pending") && args[5] == laneKey("active") && h.armed.CompareAndSwap(true, false) {
+			close(h.holds)
+			<-h.handed
+		}
+		return err
+	}
+}
+
+// TestWhatWasTakenAndNotBegunIsNotMaybeSent has a worker stand still between a task's
+// being taken, claimed, and its first step, for so long that the worker itself takes it
+// for lost.
+func TestWhatWasTakenAndNotBegunIsNotMaybeSent(t *testing.T) {
+	r := newRig(t)
+	h, s, f := &slowHand{holds: make(chan struct{}), handed: make(chan struct{})}, &countedStore{}, always(accepted)
+	rdb := r.newClient()
+	rdb.AddHook(h)
+	r.startOn(rdb, nil, counted(s), f.config(func(pc *ProviderConfig) { pc.Retry.StopAmbiguous = true }))
+	hand := sync.OnceFunc(func() { close(h.handed) })
+	t.Cleanup(hand)
+	r.awaitIdle(2)
+	h.armed.Store(true)
+	id := r.send()
+	<-h.holds
+	if state := r.get(id).State; state != status.Sending {
+		t.Fatalf("the message is %s, want it claimed", state)
+	}
+	eventually(t, func() bool { return s.unclaims.Load() == 1 }, func() string { return "the claim was never taken back" })
+	hand()
+	rec := r.await(id, "came to its end", func(rec status.Record) bool { return rec.State.Terminal() })
+	if rec.State != status.Accepted || len(rec.Attempts) != 1 || rec.PossibleDuplicate || len(f.requests()) != 1 {
+		t.Errorf("record = %+v after %d requests; want accepted at the first attempt, and one", rec, len(f.requests()))
 	}
 }
 

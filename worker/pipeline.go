@@ -49,7 +49,8 @@ type step struct {
 
 // steps are taken in this order. All that a message may have to wait for comes
 // before the claim, so that a message which waits is not "sending" and a crash
-// there is not "maybe sent".
+// there is not "maybe sent". A message that comes alone, and has nothing to wait for,
+// comes claimed: see [firstClaims].
 func (p *pipeline) steps() []step {
 	return []step{
 		{"suspect", p.checkSuspect},   // what may have killed its worker goes alone
@@ -65,29 +66,26 @@ func (p *pipeline) steps() []step {
 
 // process works on a task, and on what was claimed when it was taken, if anything
 // was: see [firstClaims]. Its error is asynq's [asynq.Handler]'s.
-func (p *pipeline) process(ctx context.Context, t *asynq.Task, ride *asynqredis.Ride) error {
+func (p *pipeline) process(ctx context.Context, t *asynq.Task, ride func() *asynqredis.Ride) error {
 	defer p.metrics.Hold(p.cfg.Name, string(p.lane))()
-	a := p.newAttempt(ctx, t, ride)
-	if !p.memory.begin(a.messageID, a.taskID) {
-		p.dropClaim(ctx, a)
-		return settle(again(ReasonBusy, p.now().Add(time.Second), nil))
+	a := p.newAttempt(ctx, t)
+	begun := p.memory.begin(a.messageID, a.taskID)
+	a.board(ride()) // not before: from here on recovery leaves it to us
+	if !begun {
+		return settle(p.dropClaim(ctx, a, again(ReasonBusy, p.now().Add(time.Second), nil)))
 	}
 	defer p.memory.end(a.messageID)
-	v := p.run(ctx, a)      // decide what becomes of the message
-	p.dropClaim(ctx, a)     // take back a claim that it did not come to
-	v = p.record(ctx, a, v) // tell the status store
-	p.trace(a, v)           // tell the tracer
-	p.observe(a, v)         // tell the metrics and the log
-	return settle(v)        // tell asynq
+	v := p.run(ctx, a)         // decide what becomes of the message
+	v = p.dropClaim(ctx, a, v) // take back a claim that it did not come to
+	v = p.record(ctx, a, v)    // tell the status store
+	p.trace(a, v)              // tell the tracer
+	p.observe(a, v)            // tell the metrics and the log
+	return settle(v)           // tell asynq
 }
 
-func (p *pipeline) newAttempt(ctx context.Context, t *asynq.Task, ride *asynqredis.Ride) *attempt {
+func (p *pipeline) newAttempt(ctx context.Context, t *asynq.Task) *attempt {
 	id, _ := asynq.GetTaskID(ctx)
-	a := &attempt{taskID: id, messageID: tasks.MessageID(id), payload: t.Payload(), headers: t.Headers(), started: p.now()}
-	if ride != nil {
-		a.first, a.firstAsked = tokenOf(ride), ride.Asked
-	}
-	return a
+	return &attempt{taskID: id, messageID: tasks.MessageID(id), payload: t.Payload(), headers: t.Headers(), started: p.now()}
 }
 
 // run takes the attempt through the steps until one of them ends it. A panic

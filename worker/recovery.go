@@ -172,6 +172,9 @@ func (r *recovery) take(ctx context.Context, h asynqredis.Held) error {
 	lane, id := r.served.lane(h.Queue), tasks.MessageID(h.ID)
 	task, err := asynqredis.Decode(raw)
 	if err != nil {
+		if err := r.release(ctx, h); err != nil {
+			return err
+		}
 		if err := lane.bury(ctx, h.ID, raw, err); err != nil {
 			return err
 		}
@@ -186,7 +189,7 @@ func (r *recovery) take(ctx context.Context, h asynqredis.Held) error {
 	case record.State.Terminal(): // only the acknowledgement is missing
 		return h.Drop(ctx, r.rdb)
 	case record.State == status.Sending && h.Holder != "":
-		if err := r.release(ctx, id, h.Holder); err != nil {
+		if err := r.release(ctx, h); err != nil {
 			return err
 		}
 	case record.State == status.Deferred && record.NextAttemptAt.After(time.Now()):
@@ -206,14 +209,22 @@ func (r *recovery) take(ctx context.Context, h asynqredis.Held) error {
 
 // release has the message's next execution find the claim that the holder left
 // behind, as one that may have been acted on; or no claim, if it is our own and came
-// with a task that we never heard of.
-func (r *recovery) release(ctx context.Context, id, holder string) error {
-	if tokens := r.unheard.all(); holder == r.self && len(tokens) > 0 {
-		if err := r.store.Unclaim(ctx, id, tokens...); err != nil {
-			return err
+// with a task that we never heard of, or never began.
+func (r *recovery) release(ctx context.Context, h asynqredis.Held) error {
+	id := tasks.MessageID(h.ID)
+	if h.Holder == r.self {
+		tokens := r.unheard.all()
+		if ride := r.hook.TakeRide(h.Queue, h.ID); ride != nil {
+			tokens = append(tokens, tokenOf(ride))
+			r.unheard.add(tokenOf(ride)) // should this fail, and be tried again
+		}
+		if len(tokens) > 0 {
+			if err := r.store.Unclaim(ctx, id, r.now(), tokens...); err != nil {
+				return err
+			}
 		}
 	}
-	return r.store.Release(ctx, id, holder)
+	return r.store.Release(ctx, id, h.Holder)
 }
 
 // bury ends a task that asynq itself cannot read, and which therefore never comes

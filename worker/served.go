@@ -52,7 +52,7 @@ type queue struct {
 // ProcessTask implements [asynq.Handler].
 func (q *queue) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	id, _ := asynq.GetTaskID(ctx)
-	err := q.process(ctx, t, q.hook.Ride(q.name, id))
+	err := q.process(ctx, t, func() *asynqredis.Ride { return q.hook.TakeRide(q.name, id) })
 	if ctx.Err() != nil { // asynq may say nothing of the end of such a task
 		q.hook.Forget(q.name, id)
 	}

@@ -125,7 +125,9 @@ func (h *Hook) taking(l *lane, n int) *taking {
 	if t.ride != nil {
 		args = append(args, t.ride.Args...)
 	}
-	t.call = redisscript.Call{Script: l.dequeue, Args: args}
+	// Made again by the client, a call whose answer was lost would look as if it had
+	// taken nothing.
+	t.call = redisscript.Call{Script: l.dequeue, Args: args, Once: t.ride != nil}
 	return t
 }
 
@@ -143,7 +145,7 @@ func (t *taking) tasks() ([]task, error) {
 		if errors.Is(err, redis.Nil) || redisscript.Unknown(err) {
 			return nil, err // nothing was taken
 		}
-		t.lane.unheard(t.ride)
+		t.lane.unheard(t.ride, err)
 		return nil, fmt.Errorf("dequeue: %w", err)
 	}
 	if len(fields) == 3 && fields[2] != "" {

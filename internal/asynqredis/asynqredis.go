@@ -30,8 +30,8 @@ import (
 // And it makes asynq fast. A dequeue takes as many tasks in one round trip as there
 // are slots for, and waits at an empty queue until somebody adds one, instead of
 // coming back to look. Tasks that end at the same time are acknowledged together.
-// What falls due is looked for once a second, just after the second, in all queues at
-// once. This is for
+// What falls due is looked for once a second, just after the second, in one round trip
+// for all queues of a server. This is for
 // the queues that [Hook.Serve] names, and those that share slots, see [Slots].
 //
 // It is safe for concurrent use; several servers may share the client it is on.

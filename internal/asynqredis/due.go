@@ -18,8 +18,8 @@ var dueLua string
 var dueScript = redis.NewScript(dueLua)
 
 const (
-	// dueGrace is how long after each whole second is looked for what fell due: not
-	// before it, whatever the timer does.
+	// dueGrace is how long after each whole second the look for what fell due comes,
+	// so that it does not come before it.
 	dueGrace = 5 * time.Millisecond
 	// mostDue is how many tasks are queued at a time, so that nobody waits long.
 	mostDue = 100
@@ -80,7 +80,7 @@ func (h *Hook) watchDue() {
 		for _, lanes := range h.lookedAtTogether() {
 			looks.Go(func() { h.lookForDue(lanes, now) })
 		}
-		h.sleep(time.Until(now.Truncate(time.Second).Add(time.Second + dueGrace)))
+		h.sleep(now.Truncate(time.Second).Add(time.Second + dueGrace).Sub(now))
 	}
 }
 

@@ -99,7 +99,10 @@ func (h *Hook) await(ctx context.Context, l *lane, n int) (held, error) {
 	if redisscript.Unknown(err) {
 		got.asked, err = false, nil
 	}
-	if err := unlessNil(err); err != nil {
+	switch {
+	case len(tasks) > 0: // whatever became of the wait
+		return got, nil
+	case unlessNil(err) != nil:
 		return got, err
 	}
 	return got, unlessNil(move.Err())

@@ -2,7 +2,11 @@ package asynqredis
 
 import (
 	"context"
+	"errors"
+	"net"
 	"time"
+
+	"github.com/redis/go-redis/v9"
 
 	"github.com/otpq/otpq/internal/redisscript"
 )
@@ -54,10 +58,15 @@ func (l *lane) board(now time.Time) *Ride {
 	return &Ride{Args: args, Asked: now}
 }
 
-func (l *lane) unheard(r *Ride) {
-	if r != nil {
-		l.rider.Unheard(r)
+// unheard tells the rider of a call that failed, unless Redis did not get it, or
+// refused it: the rider's part is the last.
+func (l *lane) unheard(r *Ride, err error) {
+	var refused redis.Error
+	var network *net.OpError
+	if r == nil || errors.As(err, &refused) || errors.As(err, &network) && network.Op == "dial" {
+		return
 	}
+	l.rider.Unheard(r)
 }
 
 // leave tells the rider of tasks that are put back.
@@ -69,13 +78,19 @@ func (l *lane) leave(ctx context.Context, tasks []task) {
 	}
 }
 
-// Ride returns what was done for a task that asynq has been given, or nil.
-func (h *Hook) Ride(queue, id string) *Ride {
+// TakeRide returns what was done for a task that asynq has been given, and nil from then
+// on, or when nothing was. Whoever has it has to see to it.
+func (h *Hook) TakeRide(queue, id string) *Ride {
 	l := h.lanes.get(queue)
 	if l == nil {
 		return nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.given[id].ride
+	g, ok := l.given[id]
+	if !ok || g.ride == nil {
+		return nil
+	}
+	l.given[id] = given{since: g.since}
+	return g.ride
 }

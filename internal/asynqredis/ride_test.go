@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"testing"
 
 	"github.com/redis/go-redis/v9"
@@ -45,18 +46,18 @@ func TestARiderComesWithATaskThatIsAlone(t *testing.T) {
 		p := &passenger{told: c.told}
 		b.hook.ServeWith("default", NewSlots(4), p) // in place of the rig's
 		id := b.asked()
-		ride := b.hook.Ride("default", id)
+		ride := b.hook.TakeRide("default", id)
 		if (ride != nil) != c.rides || b.rdb.Exists(t.Context(), "ride:0").Val() == 1 != c.rides {
 			t.Errorf("%s: ride = %v, and %d keys", name, ride, b.rdb.DBSize(t.Context()).Val())
 		}
 		if c.rides && (fmt.Sprint(ride.Args) != fmt.Sprint(c.told) || ride.Asked.IsZero()) {
 			t.Errorf("%s: ride = %+v", name, ride)
 		}
-		if b.hook.Ride("other", id) != nil {
-			t.Errorf("%s: a queue that is not served has a ride", name)
+		if b.hook.TakeRide("other", id) != nil || b.hook.TakeRide("default", id) != nil {
+			t.Errorf("%s: it is taken twice, or where no queue is served", name)
 		}
-		if err := b.end(id); err != nil || b.hook.Ride("default", id) != nil {
-			t.Errorf("%s: the ride is kept after the task's end, %v", name, err)
+		if err := b.end(id); err != nil || len(b.lane().given) != 0 {
+			t.Errorf("%s: the task is kept after its end, %v", name, err)
 		}
 	}
 }
@@ -74,7 +75,8 @@ func TestARiderIsToldOfWhatIsPutBackAndOfWhatIsNotHeardOf(t *testing.T) {
 		t.Errorf("put back: %v, %q were left, pending %s", err, p.left, b.list("pending"))
 	}
 	broken := errors.New("connection reset by the test")
-	for answer, unheard := range map[error]int{redis.Nil: 0, broken: 1} {
+	dial := &net.OpError{Op: "dial", Err: broken}
+	for answer, unheard := range map[error]int{redis.Nil: 0, broken: 1, dial: 0, &net.OpError{Op: "read", Err: broken}: 1, notFound{}: 0} {
 		p.unheard = nil
 		run := func(_ context.Context, cmd redis.Cmder) error { cmd.SetErr(answer); return answer }
 		if _, err := b.hook.takeAhead(t.Context(), b.lane(), run, 4); !errors.Is(err, answer) || len(p.unheard) != unheard {

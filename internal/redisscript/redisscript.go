@@ -29,22 +29,34 @@ type Call struct {
 	Script *Script
 	// Args are what [Script.Begin] returned and what follows it.
 	Args []any
+	// Once keeps the client from making the call again when its answer is lost.
+	Once bool
 	// Cmd has the answer once the call was made.
 	Cmd *redis.Cmd
 }
 
-// Command makes Cmd anew, for who sends it by itself.
-func (c *Call) Command(ctx context.Context) *redis.Cmd {
-	c.Cmd = redis.NewCmd(ctx, c.Args...)
+// Command makes Cmd anew, for who sends it by itself: what it returns.
+func (c *Call) Command(ctx context.Context) redis.Cmder { return c.command(ctx, c.Args) }
+
+func (c *Call) command(ctx context.Context, args []any) redis.Cmder {
+	c.Cmd = redis.NewCmd(ctx, args...)
+	if c.Once {
+		return once{c.Cmd}
+	}
 	return c.Cmd
 }
 
+// once is a command that a client sends no second time by itself.
+type once struct{ *redis.Cmd }
+
+// NoRetry implements [redis.Cmder].
+func (once) NoRetry() bool { return true }
+
 // withText is Command with the script's text, by which Redis gets to know it.
-func (c *Call) withText(ctx context.Context) *redis.Cmd {
+func (c *Call) withText(ctx context.Context) redis.Cmder {
 	args := slices.Clone(c.Args)
 	args[0], args[1] = "eval", c.Script.text
-	c.Cmd = redis.NewCmd(ctx, args...)
-	return c.Cmd
+	return c.command(ctx, args)
 }
 
 // Unknown reports whether err is Redis's answer to the digest of a script that it
@@ -65,7 +77,7 @@ func Run(ctx context.Context, rdb redis.UniversalClient, calls ...*Call) {
 	send(ctx, rdb, unknown, (*Call).withText)
 }
 
-func send(ctx context.Context, rdb redis.UniversalClient, calls []*Call, command func(*Call, context.Context) *redis.Cmd) {
+func send(ctx context.Context, rdb redis.UniversalClient, calls []*Call, command func(*Call, context.Context) redis.Cmder) {
 	switch len(calls) {
 	case 0:
 	case 1: // costs less than a pipeline

@@ -1,6 +1,6 @@
--- Put before the script that takes tasks from their queue, which calls it for each:
--- claims the first attempt at a message that is to be sent at once and that nothing
--- has happened to yet. All other claims are claim.lua's.
+-- Put before the script that takes tasks from their queue, which calls it for a task
+-- that comes alone: claims the first attempt at a message that is to be sent at once
+-- and that nothing has happened to yet. All other claims are claim.lua's.
 -- The id of a task, now in ms, and of all tasks: token, what a record's key begins with.
 -- Answers '1' when the attempt is claimed, or ''.
 local function ride(id, now, told)

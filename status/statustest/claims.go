@@ -128,18 +128,20 @@ var claimRules = []rule{{
 		})
 	},
 }, {
-	name: "a claim that is taken back was never there",
+	name: "a claim that is taken back leaves no attempt behind",
 	why:  "a message that a worker was given and never heard of, or could not send after all, counts as maybe sent",
 	check: func(p *probe) {
-		id := p.create()
-		before := p.get(id)
 		for _, tokens := range [][]string{{"w/1"}, {"w/0", "w/1", "w/2"}} {
+			id := p.create()
+			want := p.get(id)
 			p.wantClaim(id, "w/1", at(time.Second), status.Claimed{Result: status.ClaimedNow, Attempt: 1})
-			p.unclaim(id, tokens...)
-			p.want(id, before)
+			p.unclaim(id, at(2*time.Second), tokens...)
+			want.State, want.UpdatedAt = status.Deferred, at(2*time.Second) // and not queued: it never goes backwards
+			p.want(id, want)
+			p.release(id, "w")
+			p.wantClaim(id, "w/3", at(3*time.Second), status.Claimed{Result: status.ClaimedNow, Attempt: 1})
+			p.finish(result(id, "w/3", 1, status.Accepted, at(4*time.Second)))
 		}
-		p.release(id, "w")
-		p.wantClaim(id, "w/3", at(2*time.Second), status.Claimed{Result: status.ClaimedNow, Attempt: 1})
 	},
 }, {
 	name: "only a first attempt's claim that stands is taken back, and by its token",
@@ -148,11 +150,11 @@ var claimRules = []rule{{
 		stays := func(id string, tokens ...string) {
 			p.Helper()
 			before := p.get(id)
-			p.unclaim(id, tokens...)
+			p.unclaim(id, at(time.Hour), tokens...)
 			p.want(id, before)
 		}
 		stays(p.create(), "w/1")
-		p.unclaim(p.record().ID, "w/1") // there is no such record
+		p.unclaim(p.record().ID, start, "w/1") // there is no such record
 
 		others := p.create()
 		p.wantClaim(others, "w/1", start, status.Claimed{Result: status.ClaimedNow, Attempt: 1})

@@ -77,9 +77,9 @@ func (p *probe) release(id, owner string) {
 	}
 }
 
-func (p *probe) unclaim(id string, tokens ...string) {
+func (p *probe) unclaim(id string, now time.Time, tokens ...string) {
 	p.Helper()
-	if err := p.store.Unclaim(p.Context(), id, tokens...); err != nil {
+	if err := p.store.Unclaim(p.Context(), id, now, tokens...); err != nil {
 		p.Fatalf("Unclaim(%s, %q) = %v, want nil", id, tokens, err)
 	}
 }
