@@ -249,7 +249,7 @@ func (passHook) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proces
 func (l *loseReply) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
 		err := next(ctx, cmd)
-		reply, isScript := cmd.(*redis.Cmd)
+		reply, isScript := cmd.(interface{ Val() any })
 		if !isScript || err != nil || !strings.HasSuffix(firstKey(cmd), ":pending") {
 			return err
 		}
