@@ -17,6 +17,9 @@ import (
 //go:embed lua/create.lua
 var createLua string
 
+//go:embed lua/begin.lua
+var beginLua string
+
 //go:embed lua/claim.lua
 var claimLua string
 
@@ -34,7 +37,7 @@ var sharedLua string
 
 var (
 	createScript = redisscript.New(createLua)
-	claimScript  = newScript(claimLua)
+	claimScript  = newScript(beginLua + claimLua)
 	finishScript = newScript(finishLua)
 	moveScript   = newScript(moveLua)
 

@@ -62,8 +62,7 @@ func (p *pipeline) claimed(ctx context.Context, a *attempt) (status.Claimed, err
 	}
 	a.token, claim.Seed = claim.Token, p.seed(a)
 	c, err := p.store.Claim(ctx, claim)
-	switch {
-	case err != nil:
+	if err != nil {
 		lost := *a
 		p.results.Settle(func(ctx context.Context) error {
 			if first != "" {

@@ -52,10 +52,11 @@ func TestOnlyAMessageThatComesAloneIsClaimedWhereItIsTaken(t *testing.T) {
 		messages int
 		change   func(*ProviderConfig)
 		claims   int64
+		alone    int64 // claims of a message that comes alone afterwards
 	}{
-		"one":                     {1, func(*ProviderConfig) {}, 0},
-		"several":                 {3, func(*ProviderConfig) {}, 3},
-		"one behind a rate limit": {1, func(pc *ProviderConfig) { pc.RateLimit = RateLimit{Limit: 1000, Period: time.Second} }, 1},
+		"one":                     {1, func(*ProviderConfig) {}, 0, 0},
+		"several":                 {3, func(*ProviderConfig) {}, 3, 0},
+		"one behind a rate limit": {1, func(pc *ProviderConfig) { pc.RateLimit = RateLimit{Limit: 1000, Period: time.Second} }, 1, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -71,14 +72,11 @@ func TestOnlyAMessageThatComesAloneIsClaimedWhereItIsTaken(t *testing.T) {
 			if n := s.claims.Load(); n != c.claims || s.unclaims.Load() != 0 {
 				t.Errorf("%d claims and %d taken back, want %d and none", n, s.unclaims.Load(), c.claims)
 			}
-			before, alone := s.claims.Load(), int64(0)
-			if name == "one behind a rate limit" {
-				alone = 1
-			}
+			before := s.claims.Load()
 			r.awaitIdle(2)
 			r.awaitState(r.send(), status.Accepted) // it wakes the lane
-			if n := s.claims.Load() - before; n != alone {
-				t.Errorf("%d claims for a message that woke the lane, want %d", n, alone)
+			if n := s.claims.Load() - before; n != c.alone {
+				t.Errorf("%d claims for a message that woke the lane, want %d", n, c.alone)
 			}
 		})
 	}

@@ -31,8 +31,9 @@ import (
 // are slots for, and waits at an empty queue until somebody adds one, instead of
 // coming back to look. Tasks that end at the same time are acknowledged together.
 // What falls due is looked for once a second, just after the second, in one round trip
-// for all queues of a server. This is for
-// the queues that [Hook.Serve] names, and those that share slots, see [Slots].
+// for all queues; on a cluster, in one for each. A [Rider] may do something in Redis
+// where a task is taken. This is for the queues that [Hook.Serve] names, and those that
+// share slots, see [Slots].
 //
 // It is safe for concurrent use; several servers may share the client it is on.
 type Hook struct {

@@ -21,7 +21,7 @@ local function one(key, a, last)
     if first[2] then
       call('HDEL', key, 'next')
     end
-    call('HSET', key, 'state', 'sending', 'updated', now, 'claim', token, 'claimed', now, 'n', '1', 'a1', now)
+    begin(key, token, now, '1')
     if due == '' then
       return 'claimed'
     end
@@ -55,7 +55,7 @@ local function one(key, a, last)
     call('HSET', key, 'duplicate', '1')
   end
   local number = string.format('%d', n) -- a number would go through a slow printf
-  call('HSET', key, 'state', 'sending', 'updated', now, 'claim', token, 'claimed', now, 'n', number, 'a' .. number, now)
+  begin(key, token, now, number)
   if r[7] or first[2] or n > 100 then
     -- The first attempts of hundreds tell nothing that the last do not.
     call('HDEL', key, 'reason', 'next', 'a' .. (n - 100))

@@ -10,6 +10,6 @@ local function ride(id, now, told)
   if r.err or r[1] ~= 'queued' or r[2] or tonumber(r[3] or 0) <= tonumber(now) then
     return ''
   end
-  redis.call('HSET', key, 'state', 'sending', 'updated', now, 'claim', told[1], 'claimed', now, 'n', '1', 'a1', now)
+  begin(key, told[1], now, '1')
   return '1'
 end
