@@ -195,32 +195,48 @@ func TestAMessageThatKillsItsWorkerIsBuried(t *testing.T) {
 // asynq cannot decode: it never hands them to anybody, and its own recovery stops
 // for the whole queue as soon as their lease has ended.
 func TestWhatAsynqCannotReadIsBuriedAndRecoveryGoesOn(t *testing.T) {
-	r := newRig(t)
-	queue := tasks.QueueName("unimedbh", tasks.Interactive)
-	const secret = "joana@example.com"
-	id, stranded := tasks.NewID(), r.send()
-	// One that was dequeued under a holder long dead, and one that still waits.
-	r.mustDo("HSET", "asynq:{"+queue+"}:t:"+id, "msg", "\xff\xff"+secret, "state", "pending")
-	r.mustDo("LPUSH", "asynq:{"+queue+"}:pending", id)
-	r.mustDo("LREM", "asynq:{"+queue+"}:pending", "1", stranded)
-	r.mustDo("LPUSH", "asynq:{"+queue+"}:active", stranded)
-	r.mustDo("ZADD", "asynq:{"+queue+"}:lease", "1", stranded)
-	r.mustDo("HSET", "asynq:{"+queue+"}:t:"+stranded, "state", "active", "otpq_holder", "long-dead")
-	r.start(nil, always(accepted).config())
+	for name, recorded := range map[string]bool{"without a record": false, "with one, which is claimed as the task is taken": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			queue := tasks.QueueName("unimedbh", tasks.Interactive)
+			const secret = "joana@example.com"
+			id, stranded := tasks.NewID(), r.send()
+			if recorded {
+				now := time.Now()
+				m := tasks.Message{ID: id, Provider: "unimedbh", Lane: tasks.Interactive, CreatedAt: now, NotAfter: now.Add(5 * time.Minute)}
+				if err := r.store.Create(t.Context(), status.NewRecord(m, "j***@***")); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// One that was dequeued under a holder long dead, and one that still waits.
+			r.mustDo("HSET", "asynq:{"+queue+"}:t:"+id, "msg", "\xff\xff"+secret, "state", "pending")
+			r.mustDo("LPUSH", "asynq:{"+queue+"}:pending", id)
+			r.mustDo("LREM", "asynq:{"+queue+"}:pending", "1", stranded)
+			r.mustDo("LPUSH", "asynq:{"+queue+"}:active", stranded)
+			r.mustDo("ZADD", "asynq:{"+queue+"}:lease", "1", stranded)
+			r.mustDo("HSET", "asynq:{"+queue+"}:t:"+stranded, "state", "active", "otpq_holder", "long-dead")
+			r.start(nil, always(accepted).config())
 
-	r.awaitState(stranded, status.Accepted)
-	eventually(t, func() bool {
-		rec, err := r.store.Get(t.Context(), id)
-		return err == nil && rec.State == status.Rejected && rec.Reason == string(ReasonUndecodable)
-	}, func() string { return "the unreadable task never became a dead letter" })
-	letter, err := r.store.DeadLetter(t.Context(), id)
-	if err != nil {
-		t.Fatal(err)
+			r.awaitState(stranded, status.Accepted)
+			var rec status.Record
+			eventually(t, func() bool {
+				var err error
+				rec, err = r.store.Get(t.Context(), id)
+				return err == nil && rec.State.Terminal()
+			}, func() string { return "the unreadable task never became a dead letter" })
+			if rec.State != status.Rejected || rec.Reason != string(ReasonUndecodable) || len(rec.Attempts) != 0 {
+				t.Errorf("record = %+v; want rejected, and no attempt", rec)
+			}
+			letter, err := r.store.DeadLetter(t.Context(), id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if raw, err := tasks.Release(r.keyring(), letter.Payload); err != nil || string(raw) != "\xff\xff"+secret {
+				t.Errorf("the dead letter holds %q, %v", raw, err)
+			}
+			r.awaitEmptyQueues()
+		})
 	}
-	if raw, err := tasks.Release(r.keyring(), letter.Payload); err != nil || string(raw) != "\xff\xff"+secret {
-		t.Errorf("the dead letter holds %q, %v", raw, err)
-	}
-	r.awaitEmptyQueues()
 }
 
 func (r *rig) mustDo(args ...any) {

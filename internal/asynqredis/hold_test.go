@@ -222,3 +222,36 @@ func TestAQueueThatGaveAllItHadIsNotAskedAgain(t *testing.T) {
 		t.Errorf("an empty queue: %v, asked %d times; want none, and to wait without asking", err, looks)
 	}
 }
+
+// failedWait has the wait for a queue fail though the dequeue behind it did not.
+type failedWait struct{ left int }
+
+func (w *failedWait) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (w *failedWait) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (w *failedWait) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := next(ctx, cmds)
+		if w.left > 0 && cmds[0].Name() == "blmove" {
+			w.left--
+			err = errors.New("UNBLOCKED by the test")
+			cmds[0].SetErr(err)
+		}
+		return err
+	}
+}
+
+func TestWhatWasTakenIsKeptWhateverBecameOfTheWait(t *testing.T) {
+	t.Parallel()
+	b := newByHand(t, 4, 1)
+	if err := b.lane().dequeue.Load(t.Context(), b.rdb).Err(); err != nil {
+		t.Fatal(err)
+	}
+	b.rdb.AddHook(&failedWait{left: 1})
+	b.lane().look.empty = true
+	if id := b.asked(); id != "0" {
+		t.Errorf("task %q, want 0", id)
+	}
+	if err := b.end("0"); err != nil || b.lane().slots.used != 0 {
+		t.Errorf("%d slots are taken after its end, %v", b.lane().slots.used, err)
+	}
+}
