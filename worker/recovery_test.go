@@ -149,46 +149,62 @@ func TestAWorkerThatStoodStillDoesNoHarm(t *testing.T) {
 }
 
 // TestAMessageThatKillsItsWorkerIsBuried restarts a worker each time a message has
-// killed it, as a supervisor does.
+// killed it, as a supervisor does. A message that comes alone is claimed as it is
+// taken, and of what was claimed nobody can say that no request was made.
 func TestAMessageThatKillsItsWorkerIsBuried(t *testing.T) {
-	r := newRig(t)
-	d := newDesk(t, nil)
-	innocent := r.sendMany(20)
-	poison := r.sendTo(unimedbh.Request{Username: killer, Type: "EMAIL"})
-	innocent = append(innocent, r.sendMany(20)...)
-	deaths := 0
-	p := r.startProcess(d.URL)
-	deadline := time.After(3 * patience)
-	for r.get(poison).State != status.Rejected {
-		select {
-		case <-p.exited:
-			if deaths++; deaths > 10 {
-				t.Fatal("the message kills for ever")
+	for _, c := range []struct {
+		name     string
+		others   int // before it, and behind it
+		state    status.State
+		attempts int
+	}{
+		{"among others", 20, status.Rejected, 0},
+		{"alone", 0, status.Unknown, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t)
+			d := newDesk(t, nil)
+			innocent := r.sendMany(c.others)
+			poison := r.sendTo(unimedbh.Request{Username: killer, Type: "EMAIL"})
+			innocent = append(innocent, r.sendMany(c.others)...)
+			deaths := 0
+			start := func() *process { // with room for all at once
+				return r.startProcess(d.URL, func(s *processSettings) { s.Concurrency = 64 })
 			}
-			p = r.startProcess(d.URL)
-		case <-time.After(50 * time.Millisecond):
-		case <-deadline:
-			t.Fatalf("after %d deaths the message is %+v", deaths, r.get(poison))
-		}
+			p := start()
+			deadline := time.After(3 * patience)
+			for !r.get(poison).State.Terminal() {
+				select {
+				case <-p.exited:
+					if deaths++; deaths > 10 {
+						t.Fatal("the message kills for ever")
+					}
+					p = start()
+				case <-time.After(50 * time.Millisecond):
+				case <-deadline:
+					t.Fatalf("after %d deaths the message is %+v", deaths, r.get(poison))
+				}
+			}
+			if rec := r.get(poison); rec.State != c.state || rec.Reason != string(ReasonKillsWorkers) || len(rec.Attempts) != c.attempts {
+				t.Errorf("the message ended %s, %s with %d attempts; want %s, %s with %d", rec.State, rec.Reason, len(rec.Attempts), c.state, ReasonKillsWorkers, c.attempts)
+			}
+			if deaths != maxDeaths+1 {
+				t.Errorf("it killed %d workers, want %d", deaths, maxDeaths+1)
+			}
+			for _, id := range innocent {
+				rec := r.await(id, "came to its end", func(rec status.Record) bool { return rec.State.Terminal() })
+				// Two workers may have died in the middle of its requests: then nobody knows.
+				lost := rec.State == status.Unknown && rec.Reason == string(ReasonWorkerLost) && len(rec.Attempts) == 2
+				if rec.State != status.Accepted && !lost {
+					t.Errorf("an innocent message ended %+v", rec)
+				}
+			}
+			if n := len(d.requests(killer)); n != 0 {
+				t.Errorf("%d requests were made for it", n)
+			}
+			r.awaitEmptyQueues()
+		})
 	}
-	if rec := r.get(poison); rec.Reason != string(ReasonKillsWorkers) || len(rec.Attempts) != 0 {
-		t.Errorf("the message ended %s, %s with %d attempts; want rejected, %s", rec.State, rec.Reason, len(rec.Attempts), ReasonKillsWorkers)
-	}
-	if deaths != maxDeaths+1 {
-		t.Errorf("it killed %d workers, want %d", deaths, maxDeaths+1)
-	}
-	for _, id := range innocent {
-		rec := r.await(id, "came to its end", func(rec status.Record) bool { return rec.State.Terminal() })
-		// Two workers may have died in the middle of its requests: then nobody knows.
-		lost := rec.State == status.Unknown && rec.Reason == string(ReasonWorkerLost) && len(rec.Attempts) == 2
-		if rec.State != status.Accepted && !lost {
-			t.Errorf("an innocent message ended %+v", rec)
-		}
-	}
-	if n := len(d.requests(killer)); n != 0 {
-		t.Errorf("%d requests were made for it", n)
-	}
-	r.awaitEmptyQueues()
 }
 
 // TestWhatAsynqCannotReadIsBuriedAndRecoveryGoesOn puts bytes into the queue that
