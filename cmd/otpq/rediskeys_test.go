@@ -262,6 +262,10 @@ func (r *rig) liveAWholeLife(look func()) {
 	// It was in a dead worker's hands: a request may have left.
 	waitFor(t, "the dead worker's message to end", func() bool { return r.record(held).State.Terminal() })
 	r.otpq("dead", "replay", archived).want(t, exitDone)
+	waitFor(t, "the replayed one to be accepted", func() bool { // and not to take the faults that follow
+		again := r.record(archived).ReplayedAs
+		return again != "" && r.record(again).State == status.Accepted
+	})
 
 	// A retry, and a campaign of which one ends unknown.
 	fault(sandbox.Fault{FailNext: 1, ErrorStatus: 503})

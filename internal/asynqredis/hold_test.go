@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -224,17 +225,18 @@ func TestAQueueThatGaveAllItHadIsNotAskedAgain(t *testing.T) {
 }
 
 // failedWait has the wait for a queue fail though the dequeue behind it did not.
-type failedWait struct{ left int }
+type failedWait struct{ once sync.Once }
 
 func (w *failedWait) DialHook(next redis.DialHook) redis.DialHook          { return next }
 func (w *failedWait) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
 func (w *failedWait) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
 		err := next(ctx, cmds)
-		if w.left > 0 && cmds[0].Name() == "blmove" {
-			w.left--
-			err = errors.New("UNBLOCKED by the test")
-			cmds[0].SetErr(err)
+		if cmds[0].Name() == "blmove" {
+			w.once.Do(func() {
+				err = errors.New("UNBLOCKED by the test")
+				cmds[0].SetErr(err)
+			})
 		}
 		return err
 	}
@@ -246,7 +248,7 @@ func TestWhatWasTakenIsKeptWhateverBecameOfTheWait(t *testing.T) {
 	if err := b.lane().dequeue.Load(t.Context(), b.rdb).Err(); err != nil {
 		t.Fatal(err)
 	}
-	b.rdb.AddHook(&failedWait{left: 1})
+	b.rdb.AddHook(&failedWait{})
 	b.lane().look.empty = true
 	if id := b.asked(); id != "0" {
 		t.Errorf("task %q, want 0", id)
