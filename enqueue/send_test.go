@@ -44,6 +44,11 @@ func TestSendMakesRecordAndTaskReadableAtOnce(t *testing.T) {
 			if record.CreatedAt.Before(before) || record.CreatedAt.After(time.Now()) {
 				t.Errorf("created at %v, want between %v and now", record.CreatedAt, before)
 			}
+			// A value of more than 64 bytes makes Redis keep the record in a form that
+			// takes more memory and time.
+			if form := r.look.ObjectEncoding(t.Context(), "otpq:msg:"+receipt.ID).Val(); form != "listpack" {
+				t.Errorf("Redis keeps the record as a %s, want a listpack", form)
+			}
 			wantReceipt := Receipt{ID: record.ID, State: status.Queued, NotAfter: record.NotAfter}
 			if diff := cmp.Diff(wantReceipt, receipt); diff != "" {
 				t.Errorf("receipt (-want +got):\n%s", diff)

@@ -168,13 +168,13 @@ type shape struct {
 	idems  int
 	fields int
 	// The record's rarer fields, by which those of one length are told apart.
-	campaign, replayOf, duplicate, who bool
+	campaign, replayOf, duplicate bool
 }
 
 func shapeOf(it *item) shape {
 	return shape{
 		queue: it.queue, idems: len(it.keys), fields: len(it.seed.Fields),
-		campaign: it.m.Campaign != "", replayOf: it.m.ReplayOf != "", duplicate: it.duplicate, who: it.who != "",
+		campaign: it.m.Campaign != "", replayOf: it.m.ReplayOf != "", duplicate: it.duplicate,
 	}
 }
 

@@ -9,12 +9,38 @@ import (
 	"github.com/otpq/otpq/tasks"
 )
 
+// madeField is the field of a record with what never changes, because each field costs
+// Redis time: provider|lane|created ms|deadline ms|print of the recipient, which may
+// hold any byte. Up to 64 bytes it keeps the record in one piece of memory.
+const madeField = "made"
+
+// made is what a record's madeField says.
+type made struct {
+	provider          string
+	lane              tasks.Lane
+	created, notAfter time.Time
+	who               string
+}
+
+func (m made) encode() string {
+	b := append(append(append(make([]byte, 0, 64), m.provider...), '|'), m.lane...)
+	b = strconv.AppendInt(append(b, '|'), m.created.UnixMilli(), 10)
+	b = strconv.AppendInt(append(b, '|'), m.notAfter.UnixMilli(), 10)
+	return string(append(append(b, '|'), m.who...))
+}
+
+// decodeMade leaves what cannot be read at its zero value.
+func decodeMade(text string) made {
+	p := append(strings.SplitN(text, "|", 5), "", "", "", "")
+	return made{p[0], tasks.Lane(p[1]), parseMS(p[2]), parseMS(p[3]), p[4]}
+}
+
 // seedFields are the hash fields of a new record. What is derived or empty is
-// not stored, and what never changes is in one field: each costs Redis time.
+// not stored.
 func seedFields(r Record) []any {
-	made := r.Provider + "|" + string(r.Lane) + "|" + strconv.FormatInt(r.CreatedAt.UnixMilli(), 10)
-	fields := make([]any, 0, 10) // most have no others
-	fields = append(fields, "state", string(r.State), "made", made, "to", r.Recipient, "not_after", r.NotAfter.UnixMilli())
+	fields := make([]any, 0, 6) // most have no others
+	fields = append(fields, "state", string(r.State), "to", r.Recipient,
+		madeField, made{r.Provider, r.Lane, r.CreatedAt, r.NotAfter, r.Who}.encode())
 	if !r.UpdatedAt.Equal(r.CreatedAt) {
 		fields = append(fields, "updated", r.UpdatedAt.UnixMilli())
 	}
@@ -33,22 +59,19 @@ func seedFields(r Record) []any {
 	if r.ReplayOf != "" {
 		fields = append(fields, "replay_of", r.ReplayOf)
 	}
-	if r.Who != "" {
-		fields = append(fields, whoField, r.Who)
-	}
 	return fields
 }
 
 // DecodeRecord reads a record from its hash's fields. What cannot be read is left at
 // its zero value.
 func DecodeRecord(id string, f map[string]string) Record {
-	made := append(strings.Split(f["made"], "|"), "", "")
+	m := decodeMade(f[madeField])
 	r := Record{
-		ID: id, Provider: made[0], Lane: tasks.Lane(made[1]), State: State(f["state"]), Reason: f["reason"],
-		Recipient: f["to"], CreatedAt: parseMS(made[2]), UpdatedAt: parseMS(f["updated"]),
-		NotAfter: parseMS(f["not_after"]), NextAttemptAt: parseMS(f["next"]), Attempts: []Attempt{},
+		ID: id, Provider: m.provider, Lane: m.lane, State: State(f["state"]), Reason: f["reason"],
+		Recipient: f["to"], CreatedAt: m.created, UpdatedAt: parseMS(f["updated"]),
+		NotAfter: m.notAfter, NextAttemptAt: parseMS(f["next"]), Attempts: []Attempt{},
 		Reference: f["reference"], PossibleDuplicate: f["duplicate"] == "1",
-		Campaign: f["campaign"], ReplayOf: f["replay_of"], ReplayedAs: f["replayed_as"], Who: f[whoField],
+		Campaign: f["campaign"], ReplayOf: f["replay_of"], ReplayedAs: f["replayed_as"], Who: m.who,
 	}
 	if r.UpdatedAt.IsZero() {
 		r.UpdatedAt = r.CreatedAt

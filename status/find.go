@@ -14,9 +14,6 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// whoField is the field of a record with its recipient's print.
-const whoField = "who"
-
 const (
 	// findStep is how many keys are looked at at once: Redis is held up for a fraction of
 	// a millisecond.
@@ -104,19 +101,19 @@ func (s *Redis) findStep(ctx context.Context, node redis.Cmdable, wanted map[str
 	if err != nil {
 		return nil, 0, 0, fmt.Errorf("search records: %w", err)
 	}
-	who := make([]*redis.StringCmd, len(keys))
+	mades := make([]*redis.StringCmd, len(keys))
 	_, _ = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
 		for i, key := range keys {
-			who[i] = p.HGet(ctx, key, whoField)
+			mades[i] = p.HGet(ctx, key, madeField)
 		}
 		return nil
 	})
-	for i, cmd := range who {
+	for i, cmd := range mades {
 		value, err := cmd.Result()
 		if err != nil && err != redis.Nil && !isWrongType(err) { //nolint:errorlint // a command returns it as it is
 			return nil, 0, 0, fmt.Errorf("search records: %w", err)
 		}
-		if !wanted[value] {
+		if !wanted[decodeMade(value).who] {
 			continue
 		}
 		r, err := s.Get(ctx, strings.TrimPrefix(keys[i], recordKey("")))

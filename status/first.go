@@ -32,7 +32,7 @@ type FirstClaims interface {
 var _ FirstClaims = (*Redis)(nil)
 
 // FirstClaimLua implements [FirstClaims].
-func (s *Redis) FirstClaimLua() string { return beginLua + firstLua }
+func (s *Redis) FirstClaimLua() string { return recordLua + firstLua }
 
 // FirstClaim implements [FirstClaims]. On a cluster, where a record is not where its
 // task is, there is none.

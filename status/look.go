@@ -3,7 +3,6 @@ package status
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -27,7 +26,7 @@ func (s *Redis) Looks(ctx context.Context, ids []string) ([]Look, []error) {
 	cmds := make([]*redis.SliceCmd, len(ids))
 	_, _ = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
 		for i, id := range ids {
-			cmds[i] = p.HMGet(ctx, recordKey(id), "state", "reason", "updated", "next", "not_after", "made")
+			cmds[i] = p.HMGet(ctx, recordKey(id), "state", "reason", "updated", "next", madeField)
 		}
 		return nil
 	})
@@ -52,9 +51,10 @@ func look(values []any) Look {
 	if f[0] == "" {
 		return Look{}
 	}
-	l := Look{State: State(f[0]), Reason: f[1], UpdatedAt: parseMS(f[2]), NextAttemptAt: parseMS(f[3]), NotAfter: parseMS(f[4])}
+	made := decodeMade(f[4])
+	l := Look{State: State(f[0]), Reason: f[1], UpdatedAt: parseMS(f[2]), NextAttemptAt: parseMS(f[3]), NotAfter: made.notAfter}
 	if f[2] == "" { // nothing has happened to it yet
-		l.UpdatedAt = parseMS(f[5][strings.LastIndexByte(f[5], '|')+1:])
+		l.UpdatedAt = made.created
 	}
 	return l
 }

@@ -17,8 +17,8 @@ import (
 //go:embed lua/create.lua
 var createLua string
 
-//go:embed lua/begin.lua
-var beginLua string
+//go:embed lua/record.lua
+var recordLua string
 
 //go:embed lua/claim.lua
 var claimLua string
@@ -37,7 +37,7 @@ var sharedLua string
 
 var (
 	createScript = redisscript.New(createLua)
-	claimScript  = newScript(beginLua + claimLua)
+	claimScript  = newScript(claimLua)
 	finishScript = newScript(finishLua)
 	moveScript   = newScript(moveLua)
 

@@ -19,7 +19,7 @@ var dropLua string
 
 var (
 	replayedScript = redisscript.New(replayedLua)
-	dropScript     = redisscript.New(transitionsLua() + sharedLua + dropLua)
+	dropScript     = redisscript.New(headLua() + dropLua)
 )
 
 // Resend says that the message NewID takes the place of the message ID.

@@ -19,8 +19,11 @@ var eachLua string
 
 // newScript makes a script that changes one record, or many of them in one call.
 func newScript(lua string) *redisscript.Script {
-	return redisscript.New(transitionsLua() + sharedLua + lua + eachLua)
+	return redisscript.New(headLua() + lua + eachLua)
 }
+
+// headLua is what scripts that change records have in common.
+func headLua() string { return transitionsLua() + recordLua + sharedLua }
 
 // transitionsLua is the state machine as a function: leads(from, to). A table would be
 // made anew in each call.

@@ -248,7 +248,7 @@ func TestEachFaultIsFound(t *testing.T) {
 	s.set(odd, "state", "sent")
 	add(odd, Malformed)
 	headless := s.recorded(time.Minute, time.Hour)
-	s.set(headless, "not_after", "x")
+	s.set(headless, "made", fmt.Sprint(provider, "|interactive|", s.now.UnixMilli(), "|x"))
 	s.enqueue(headless)
 	add(headless, Malformed)
 
@@ -335,7 +335,7 @@ func TestEveryRecordIsSeenWhateverTheirCount(t *testing.T) {
 				state = "accepted"
 			}
 			p.HSet(t.Context(), recordKey(fmt.Sprint("m", i)), "state", state,
-				"made", fmt.Sprint(provider, "|bulk|", at), "not_after", at+3_600_000)
+				"made", fmt.Sprint(provider, "|bulk|", at, "|", at+3_600_000, "|"))
 		}
 		return nil
 	})

@@ -4,8 +4,8 @@
 -- Answers 'ok' or {'refused' | 'gone', state}.
 local function one(key, a, last)
   local now, token, number, line, to = unpack(ARGV, a + 1, a + 5)
-  local r = call('HMGET', key, 'state', 'claim', 'taken', 'not_after')
-  local state, owner, taken, not_after = r[1], r[2], r[3], r[4]
+  local r = call('HMGET', key, 'state', 'claim', 'taken', 'made')
+  local state, owner, taken, not_after = r[1], r[2], r[3], deadline(r[4])
   if not state then
     return {'gone', ''}
   end

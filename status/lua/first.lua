@@ -6,8 +6,8 @@
 local function ride(id, now, told)
   local key = told[2] .. id
   -- What is no record, or another node's, is none of ours.
-  local r = redis.pcall('HMGET', key, 'state', 'next', 'not_after')
-  if r.err or r[1] ~= 'queued' or r[2] or tonumber(r[3] or 0) <= tonumber(now) then
+  local r = redis.pcall('HMGET', key, 'state', 'next', 'made')
+  if r.err or r[1] ~= 'queued' or r[2] or tonumber(deadline(r[3]) or 0) <= tonumber(now) then
     return ''
   end
   begin(key, told[1], now, '1')

@@ -5,8 +5,8 @@
 -- Answers 'ok' or {'refused' | 'gone', state}.
 local function one(key, a, last)
   local now, to, seed = ARGV[a + 1], ARGV[a + 2], a + 5 + ARGV[a + 4]
-  local r = call('HMGET', key, 'state', 'ambiguous', 'not_after')
-  local state, not_after = r[1], r[3]
+  local r = call('HMGET', key, 'state', 'ambiguous', 'made')
+  local state, not_after = r[1], deadline(r[3])
   local missing = not state
   if missing then
     if seed > last then
