@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"crypto/sha256"
 	"sync"
 	"time"
 
@@ -12,7 +13,7 @@ const (
 	// Redis that lost its last second, or two, brings a message back as soon as
 	// it is up again, or when its lease ends.
 	memorySpan = 3 * time.Minute
-	// memorySize bounds how many attempts are remembered, at some 300 bytes each.
+	// memorySize bounds how many attempts are remembered, at some 250 bytes each.
 	memorySize = 100_000
 )
 
@@ -24,13 +25,22 @@ const (
 type memory struct {
 	mu       sync.Mutex
 	inFlight map[string]string // the task, by message
-	done     map[string]remembered
+	done     map[fingerprint]remembered
 	order    []moment // the oldest first
+}
+
+// fingerprint stands for the id of a message that is not in hand any more: the id
+// itself is a part of the text that it was read from, the whole message, which would
+// stay in memory with it.
+type fingerprint [16]byte
+
+func fingerprintOf(id string) fingerprint {
+	sum := sha256.Sum256([]byte(id))
+	return fingerprint(sum[:16])
 }
 
 // remembered is one attempt and what became of it.
 type remembered struct {
-	id      string
 	attempt int
 	outcome providers.Outcome
 	took    time.Duration
@@ -39,12 +49,12 @@ type remembered struct {
 
 // moment is when an attempt began.
 type moment struct {
-	id     string
-	sentAt time.Time
+	message fingerprint
+	sentAt  time.Time
 }
 
 func newMemory() *memory {
-	return &memory{inFlight: map[string]string{}, done: map[string]remembered{}}
+	return &memory{inFlight: map[string]string{}, done: map[fingerprint]remembered{}}
 }
 
 // begin notes that an execution works on a message. It reports false when
@@ -74,27 +84,29 @@ func (m *memory) end(message string) {
 	delete(m.inFlight, message)
 }
 
-// remember notes what became of an attempt.
-func (m *memory) remember(r remembered) {
+// remember notes what became of an attempt at a message.
+func (m *memory) remember(id string, r remembered) {
+	message := fingerprintOf(id)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r.outcome.Err = nil // for the log, which has it
-	m.done[r.id] = r
-	m.order = append(m.order, moment{r.id, r.sentAt})
+	m.done[message] = r
+	m.order = append(m.order, moment{message, r.sentAt})
 	oldest := r.sentAt.Add(-memorySpan)
 	for len(m.order) > memorySize || m.order[0].sentAt.Before(oldest) {
 		first := m.order[0]
 		m.order = m.order[1:]
-		if m.done[first.id].sentAt.Equal(first.sentAt) { // and not of a later attempt
-			delete(m.done, first.id)
+		if m.done[first.message].sentAt.Equal(first.sentAt) { // and not of a later attempt
+			delete(m.done, first.message)
 		}
 	}
 }
 
 // recall returns what became of an attempt that was made, or of a later one.
 func (m *memory) recall(id string, attempt int) (remembered, bool) {
+	message := fingerprintOf(id)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	r, ok := m.done[id]
+	r, ok := m.done[message]
 	return r, ok && r.attempt >= attempt
 }

@@ -234,7 +234,7 @@ func (p *pipeline) send(ctx context.Context, a *attempt) *verdict {
 
 	o := p.cfg.Provider.Send(ctx, a.request)
 	a.took = p.now().Sub(a.sentAt)
-	p.memory.remember(remembered{a.message.ID, a.claimed.Attempt, o, a.took, a.sentAt})
+	p.memory.remember(a.message.ID, remembered{a.claimed.Attempt, o, a.took, a.sentAt})
 	a.permit.report(o) // before classify, which asks how long the breaker is open
 	a.permit = nil
 	if o.Reason == providers.ReasonRateLimited {

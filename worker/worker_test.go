@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -621,16 +622,30 @@ func TestAWorkerRemembersWhatRedisForgets(t *testing.T) {
 	})
 }
 
+// heap is how many bytes are in use.
+func heap() int64 {
+	runtime.GC()
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return int64(s.HeapAlloc)
+}
+
 func TestMemoryIsBounded(t *testing.T) {
 	m := newMemory()
 	now := time.Now()
+	before := heap()
 	for n := range memorySize + 10 {
-		m.remember(remembered{id: fmt.Sprint(n), attempt: 1, sentAt: now})
+		// An id is a part of the text that it was read from.
+		text := fmt.Sprintf("%036d%s", n, strings.Repeat(" ", 700))
+		m.remember(text[:36], remembered{attempt: 1, sentAt: now})
+	}
+	if each := (heap() - before) / memorySize; each > 300 {
+		t.Errorf("an attempt that is remembered takes %d bytes, want 300 at most", each)
 	}
 	if len(m.done) != memorySize || len(m.order) != memorySize {
 		t.Errorf("%d and %d attempts are remembered, want %d", len(m.done), len(m.order), memorySize)
 	}
-	m.remember(remembered{id: "late", attempt: 2, sentAt: now.Add(memorySpan + time.Second)})
+	m.remember("late", remembered{attempt: 2, sentAt: now.Add(memorySpan + time.Second)})
 	if len(m.done) != 1 || len(m.order) != 1 {
 		t.Errorf("%d attempts are remembered after their time", len(m.done))
 	}

@@ -62,7 +62,8 @@ func (s *Server) control(w http.ResponseWriter, r *http.Request) {
 // await returns when n messages have arrived and were answered, or when none has
 // arrived for as long as stall.
 func (r *run) await(ctx context.Context, n int, stall time.Duration) {
-	r.awaited.Store(int64(n))
+	a := &awaited{n: int64(n), reached: make(chan struct{})}
+	r.awaited.Store(a)
 	last, since := r.distinct.Load(), time.Now()
 	if last >= int64(n) {
 		return
@@ -71,7 +72,7 @@ func (r *run) await(ctx context.Context, n int, stall time.Duration) {
 	defer tick.Stop()
 	for {
 		select {
-		case <-r.reached:
+		case <-a.reached:
 			return
 		case <-ctx.Done():
 			return

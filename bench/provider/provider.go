@@ -77,8 +77,13 @@ type run struct {
 	hanging       atomic.Int64
 	other         atomic.Int64
 	lastAnswer    atomic.Int64
-	// awaited is how many messages somebody waits for; reached is closed then.
-	awaited atomic.Int64
+	// awaited is what somebody waits for, the last who asked.
+	awaited atomic.Pointer[awaited]
+}
+
+// awaited is how many messages somebody waits for; reached is closed then.
+type awaited struct {
+	n       int64
 	reached chan struct{}
 	once    sync.Once
 }
@@ -108,7 +113,7 @@ func New() *Server {
 
 func (s *Server) reset(set Settings) {
 	s.now.Store(&run{
-		Settings: set, reached: make(chan struct{}),
+		Settings: set,
 		first: make([]int64, set.Messages), second: make([]int64, set.Messages), count: make([]int32, set.Messages),
 	})
 }
@@ -164,9 +169,10 @@ func (s *Server) take(w http.ResponseWriter, r *http.Request, at int64) {
 		if now.First != "" && number >= now.FirstFrom {
 			kind = now.First
 		}
-		if n := now.distinct.Add(1); n == now.awaited.Load() {
+		n := now.distinct.Add(1)
+		if a := now.awaited.Load(); a != nil && n == a.n {
 			// The last of them is still to be answered.
-			defer now.once.Do(func() { close(now.reached) })
+			defer a.once.Do(func() { close(a.reached) })
 		}
 	case 2:
 		atomic.StoreInt64(&now.second[number], at)

@@ -131,6 +131,9 @@ func TestAwaitEndsWithTheLastMessageOrWithAStall(t *testing.T) {
 	case <-time.After(30 * time.Second):
 		t.Fatal("Await() goes on after the last message")
 	}
+	if got, err := c.Await(t.Context(), 2, time.Hour); err != nil || got.Distinct != 2 {
+		t.Errorf("Await() of what was awaited before = %+v, %v", got, err)
+	}
 	if got, err := c.Await(t.Context(), 3, time.Millisecond); err != nil || got.Distinct != 2 {
 		t.Errorf("Await() of one more than there are = %+v, %v", got, err)
 	}

@@ -49,9 +49,10 @@ var backlogSizes = []int{1000, 100, 10, 1}
 func backlog() suite {
 	s := suite{n: 1_000_000, Suite: report.Suite{
 		Name: "backlog", Title: "A long queue",
-		About: `The same work, a hundredth of the longest backlog, with more or fewer messages behind it. The worker has drained as many ` +
-			`before, and then finds the queue paused until it is full: its start, of a second's work, is no part of it. Where the backlog is ` +
-			`shorter than the work, a producer keeps it at its length, and there is no rate to compare.`,
+		About: `The same work, a hundredth of the longest backlog, at the head of more or fewer messages. The worker drains ten times as ` +
+			`many just before, so that what is timed is a worker at work and not one that begins, or that stood for as long as it took to ` +
+			`fill the queue, and its memory has what it is to remember. Where the backlog is shorter than the work, a producer keeps it at ` +
+			`its length, and there is no rate to compare.`,
 		Columns: []report.Column{
 			{Key: "queued", Title: "queued"},
 			{Key: "rate", Title: "messages/s"},
@@ -81,27 +82,31 @@ func backlogCase(part int) string {
 	return fmt.Sprintf("otpq 1/%d of it", part)
 }
 
-// backlogOnce times as many messages as work says, at the head of a queue.
+// backlogOnce times as many messages as work says, at the head of a queue that is as
+// long as queued says when they begin.
 func backlogOnce(ctx context.Context, r *run, queued, work int) error {
 	worker, resume, err := r.warmed(ctx, work)
 	if err != nil {
 		return err
 	}
-	sent := max(queued, work)
-	if err := r.Provider.Reset(ctx, provider.Settings{Messages: sent + queued}); err != nil {
+	settle, filled, long := 10*work, queued, queued >= work
+	if long {
+		filled += settle
+	}
+	if err := r.Provider.Reset(ctx, provider.Settings{Messages: filled + settle + work}); err != nil {
 		return err
 	}
 	empty, err := r.Redis.Usage(ctx)
 	if err != nil {
 		return err
 	}
-	if _, err := otpq.fill(ctx, r, queued); err != nil {
+	if _, err := otpq.fill(ctx, r, filled); err != nil {
 		return err
 	}
 	var refill func() error
-	if queued < work {
+	if !long {
 		plan := stage.Plan{
-			Config: otpq.config(r.Scene, inFlight), Mode: "fill", First: queued, N: work, Callers: fillCallers, Keep: queued,
+			Config: otpq.config(r.Scene, inFlight), Mode: "fill", First: queued, N: settle + work, Callers: fillCallers, Keep: queued,
 		}
 		p, _, err := r.Producer(ctx, otpq.peer, plan)
 		if err != nil {
@@ -110,7 +115,7 @@ func backlogOnce(ctx context.Context, r *run, queued, work int) error {
 		refill = p.Go
 	}
 	syscall.Sync() // a queue does not grow so long in the seconds before it is drained
-	before, full, err := r.begin(ctx)
+	_, full, err := r.begin(ctx)
 	if err != nil {
 		return err
 	}
@@ -122,7 +127,15 @@ func backlogOnce(ctx context.Context, r *run, queued, work int) error {
 			return err
 		}
 	}
-	tally, err := r.Provider.Await(ctx, work, stall)
+	settled, err := r.Provider.Await(ctx, settle, stall)
+	if err != nil {
+		return err
+	}
+	before, err := r.Cost()
+	if err != nil {
+		return err
+	}
+	tally, err := r.Provider.Await(ctx, settle+work, stall)
 	if err != nil {
 		return err
 	}
@@ -137,16 +150,17 @@ func backlogOnce(ctx context.Context, r *run, queued, work int) error {
 	r.value("queued", float64(queued))
 	r.value("rss", now)
 	r.value("peak", peak)
-	r.value("queued_memory", full.Sub(empty).Memory/float64(queued))
+	r.value("queued_memory", full.Sub(empty).Memory/float64(filled))
 	if refill == nil {
-		r.perMessage(before, after, tally.Distinct)
-		r.value("rate", float64(tally.Distinct)/(float64(tally.LastAnswer-tally.FirstArrival)/1e9))
+		done := tally.Distinct - settled.Distinct
+		r.perMessage(before, after, done)
+		r.value("rate", float64(done)/(float64(tally.LastAnswer-settled.LastAnswer)/1e9))
 	} else {
 		_, _, foreign := after.Sub(before)
 		r.noise(foreign)
 	}
-	if tally.Distinct < work {
-		r.problem("%d of %d did not arrive", work-tally.Distinct, work)
+	if tally.Distinct < settle+work {
+		r.problem("%d of %d did not arrive", settle+work-tally.Distinct, settle+work)
 	}
 	if tally.Doubled+tally.Strange > 0 {
 		r.problem("%d doubled, %d strange", tally.Doubled, tally.Strange)
