@@ -114,7 +114,7 @@ func New() *Server {
 func (s *Server) reset(set Settings) {
 	s.now.Store(&run{
 		Settings: set,
-		first: make([]int64, set.Messages), second: make([]int64, set.Messages), count: make([]int32, set.Messages),
+		first:    make([]int64, set.Messages), second: make([]int64, set.Messages), count: make([]int32, set.Messages),
 	})
 }
 
