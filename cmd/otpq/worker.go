@@ -40,7 +40,7 @@ func (a *app) workerCommand() *cobra.Command {
 }
 
 // collectLess has the garbage collected when the heap is five times what is in use,
-// not twice: a worker uses some ten megabytes and makes garbage fast, and a fifth of
+// not twice: a worker uses a few tens of megabytes and makes garbage fast, and a fifth of
 // its CPU went into collecting it. GOGC still decides where it is set.
 func collectLess() {
 	const percent = 400
