@@ -18,7 +18,7 @@ const (
 	Queued State = "queued"
 	// Sending: a worker has claimed an attempt; a request may have left.
 	Sending State = "sending"
-	// Deferred: waiting for a breaker, a rate limit or a retry.
+	// Deferred: waiting for a breaker, a rate limit or a retry, or to be taken up again.
 	Deferred State = "deferred"
 	// Accepted: the provider took it. A phone may not show it yet.
 	Accepted State = "accepted"
