@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -262,4 +263,40 @@ func dependencies(t *testing.T, pkg string) []string {
 		t.Fatalf("go list -deps %s = %q, want %s itself among them", pkg, deps, pkg)
 	}
 	return deps
+}
+
+// TestNoErrorOfAPipelineIsDropped: where Redis refuses the connection, go-redis says so
+// in what Pipelined returns and nowhere else. Who asks the commands alone for their
+// errors takes what it was not told for what is not there.
+func TestNoErrorOfAPipelineIsDropped(t *testing.T) {
+	dropped := regexp.MustCompile(`(?m)^\s*(_, _ = |_ = )?[\w.()]*\.(Tx)?(Pipelined|Exec)\(ctx[,)]`)
+	kept := regexp.MustCompile(`(?m)(:=|, err =|return) [\w.()]*\.(Tx)?Pipelined\(`)
+	seen := 0
+	err := filepath.WalkDir(".", func(file string, d fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir():
+			return enterFolder(file, d)
+		case !strings.HasSuffix(file, ".go"), strings.HasSuffix(file, "_test.go"), strings.HasPrefix(file, "internal/redisscript/"):
+			return nil
+		}
+		code, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		seen += len(kept.FindAll(code, -1))
+		for _, call := range dropped.FindAll(code, -1) {
+			if !strings.Contains(string(call), "redisscript.") {
+				t.Errorf("%s: %s drops an error that no command has: use redisscript.Pipelined", file, strings.TrimSpace(string(call)))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if seen < 5 {
+		t.Errorf("%d calls of Pipelined were seen: the form has changed", seen)
+	}
 }

@@ -132,12 +132,11 @@ func (c *Client) publish(ctx context.Context, queue string) error {
 // mark notes in the reservations that the messages are queued. A failure costs the
 // next Send two round trips, nothing else.
 func (c *Client) mark(ctx context.Context, items []*item) {
-	_, _ = c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	redisscript.Pipelined(ctx, c.rdb, func(p redis.Pipeliner) {
 		for _, it := range items {
 			if it.heldKey != "" {
 				p.SetArgs(ctx, it.heldKey, it.reservation(true).String(), redis.SetArgs{Mode: "XX", KeepTTL: true})
 			}
 		}
-		return nil
 	})
 }

@@ -85,11 +85,10 @@ func created(cmd *redis.Cmd) error {
 // there is no record.
 func (s *Redis) States(ctx context.Context, ids []string) ([]State, []error) {
 	cmds := make([]*redis.StringCmd, len(ids))
-	_, _ = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
+	redisscript.Pipelined(ctx, s.rdb, func(p redis.Pipeliner) {
 		for i, id := range ids {
 			cmds[i] = p.HGet(ctx, recordKey(id), "state")
 		}
-		return nil
 	})
 	states, errs := make([]State, len(ids)), make([]error, len(ids))
 	for i, cmd := range cmds {

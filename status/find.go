@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/otpq/otpq/internal/redisscript"
 )
 
 const (
@@ -102,11 +104,10 @@ func (s *Redis) findStep(ctx context.Context, node redis.Cmdable, wanted map[str
 		return nil, 0, 0, fmt.Errorf("search records: %w", err)
 	}
 	mades := make([]*redis.StringCmd, len(keys))
-	_, _ = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
+	redisscript.Pipelined(ctx, s.rdb, func(p redis.Pipeliner) {
 		for i, key := range keys {
 			mades[i] = p.HGet(ctx, key, madeField)
 		}
-		return nil
 	})
 	for i, cmd := range mades {
 		value, err := cmd.Result()

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/otpq/otpq/internal/redisscript"
 )
 
 // An index is a sorted set of a provider's messages: id by the time of their end. It
@@ -66,7 +68,7 @@ func (s *Redis) indexAll(batch []*entry) {
 		byKey[e.key] = append(byKey[e.key], e)
 	}
 	cmds := map[string][]redis.Cmder{}
-	_, _ = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
+	redisscript.Pipelined(ctx, s.rdb, func(p redis.Pipeliner) {
 		for key, entries := range byKey {
 			members, last := make([]redis.Z, len(entries)), time.Time{}
 			for i, e := range entries {
@@ -82,7 +84,6 @@ func (s *Redis) indexAll(batch []*entry) {
 				p.PExpire(ctx, key, keep+time.Hour), // a little longer than its last message
 			}
 		}
-		return nil
 	})
 	for _, e := range batch {
 		for _, cmd := range cmds[e.key] {

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/otpq/otpq/internal/redisscript"
 )
 
 // Look is as much of a record as those need who watch many messages at once.
@@ -24,11 +26,10 @@ type Look struct {
 // ids at a time are best: others wait for Redis meanwhile.
 func (s *Redis) Looks(ctx context.Context, ids []string) ([]Look, []error) {
 	cmds := make([]*redis.SliceCmd, len(ids))
-	_, _ = s.rdb.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
+	redisscript.Pipelined(ctx, s.rdb, func(p redis.Pipeliner) {
 		for i, id := range ids {
 			cmds[i] = p.HMGet(ctx, recordKey(id), "state", "reason", "updated", "next", madeField)
 		}
-		return nil
 	})
 	looks, errs := make([]Look, len(ids)), make([]error, len(ids))
 	for i, cmd := range cmds {

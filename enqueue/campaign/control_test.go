@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/otpq/otpq/enqueue/campaign/rows"
+	"github.com/otpq/otpq/internal/redistest"
 	"github.com/otpq/otpq/status"
 	"github.com/otpq/otpq/worker"
 )
@@ -187,6 +188,49 @@ func TestAFeederThatDiedIsGoneOnWith(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestAPasswordThatIsChangedStopsACampaignOnlyMeanwhile(t *testing.T) {
+	r := newRig(t, redistest.Password("first"))
+	r.work(nil)
+	s := settings("password")
+	s.Rate = 100
+	r.create(s, people(0, 300)...)
+	r.start("password")
+	ended, _ := r.feed(r.open(nil), "password")
+	r.until("password", "under way", func(k Campaign) bool { return k.Counts.Accepted > 20 })
+
+	// On a connection that stays when the others are cut off.
+	conn := r.redis.Client().Conn()
+	t.Cleanup(func() { _ = conn.Close() })
+	setPassword := func(password string) {
+		t.Helper()
+		if err := conn.ConfigSet(t.Context(), "requirepass", password).Err(); err != nil {
+			t.Fatal(err)
+		}
+		for id := range strings.Lines(conn.ClientList(t.Context()).Val()) {
+			id, _, _ = strings.Cut(strings.TrimPrefix(id, "id="), " ")
+			conn.Do(t.Context(), "client", "kill", "id", id, "skipme", "yes")
+		}
+	}
+	setPassword("second")
+	until := time.Now().Add(time.Second)
+	for time.Now().Before(until) {
+		if _, err := r.Status(t.Context(), "password"); !IsUnreachable(err) {
+			t.Fatalf("Status() = %v, want that Redis refused us", err)
+		}
+		if _, err := r.List(t.Context()); !IsUnreachable(err) {
+			t.Fatalf("List() = %v, want that Redis refused us", err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	setPassword("first")
+	if k := r.until("password", "over", isIn(Completed, CompletedWithFailures)); k.Counts.Accepted != 300 {
+		t.Errorf("counts = %+v", k.Counts)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("Feed() = %v", err)
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/otpq/otpq/internal/redisscript"
 )
 
 // meta is a campaign with what nobody else needs to know of it.
@@ -49,11 +51,10 @@ func (c *Control) readMany(ctx context.Context, ids []string) ([]*meta, error) {
 		lease          *redis.StringCmd
 	}
 	list := make([]reading, len(ids))
-	_, _ = c.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	redisscript.Pipelined(ctx, c.rdb, func(p redis.Pipeliner) {
 		for i, id := range ids {
 			list[i] = reading{p.HGetAll(ctx, campaignKey(id)), p.HGetAll(ctx, countsKey(id)), p.Get(ctx, leaseKey(id))}
 		}
-		return nil
 	})
 	all := make([]*meta, len(ids))
 	for i, r := range list {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/otpq/otpq/internal/redisscript"
 )
 
 //go:embed lua/due.lua
@@ -104,13 +106,12 @@ func (h *Hook) lookForDue(lanes []*lane, now time.Time) {
 	ctx, cancel := context.WithTimeout(context.Background(), tryTime)
 	defer cancel()
 	var counts []*redis.IntCmd
-	_, _ = h.Client.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
+	redisscript.Pipelined(ctx, h.Client, func(p redis.Pipeliner) {
 		for _, l := range lanes {
 			for _, s := range l.due {
 				counts = append(counts, p.ZCount(ctx, s.key, "-inf", strconv.FormatInt(now.Unix(), 10)))
 			}
 		}
-		return nil
 	})
 	var moves sync.WaitGroup
 	defer moves.Wait()

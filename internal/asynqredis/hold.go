@@ -90,9 +90,9 @@ func (h *Hook) await(ctx context.Context, l *lane, n int) (held, error) {
 	}
 	taking := h.taking(l, n)
 	dequeue := taking.call.Command(ctx)
-	_, _ = h.Client.Pipelined(ctx, func(p redis.Pipeliner) error { // each command has its own error
+	redisscript.Pipelined(ctx, h.Client, func(p redis.Pipeliner) {
 		_ = p.Process(ctx, move)
-		return p.Process(ctx, dequeue)
+		_ = p.Process(ctx, dequeue)
 	})
 	tasks, err := taking.tasks()
 	got := held{woken: move.Err() == nil, asked: true, slots: n, tasks: tasks, paused: errors.Is(err, redis.Nil)}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/otpq/otpq/internal/redisscript"
 	"github.com/otpq/otpq/tasks"
 )
 
@@ -165,13 +166,12 @@ func readAges(ctx context.Context, rdb redis.UniversalClient, queues []Queue, ne
 // readBytes is done without where Redis refuses it.
 func readBytes(ctx context.Context, rdb redis.UniversalClient, queues []Queue, next []nextTask) {
 	size := make([]*redis.IntCmd, len(queues))
-	_, _ = rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	redisscript.Pipelined(ctx, rdb, func(p redis.Pipeliner) {
 		for i, q := range queues {
 			if id := next[i].any(); id != "" {
 				size[i] = p.MemoryUsage(ctx, taskKey(q, id))
 			}
 		}
-		return nil
 	})
 	for i := range queues {
 		q := &queues[i]

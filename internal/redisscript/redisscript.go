@@ -1,7 +1,8 @@
 // Package redisscript runs Lua scripts by their digests, and with their text where
 // Redis does not know them: after a restart, a failover or SCRIPT FLUSH, or on one
-// node of a cluster. Unlike go-redis it does so for many calls in one round trip. It
-// does not merge callers; see package coalesce.
+// node of a cluster. Unlike go-redis it does so for many calls in one round trip, and
+// leaves none of a pipeline's commands without its error. It does not merge callers;
+// see package coalesce.
 package redisscript
 
 import (
@@ -83,12 +84,24 @@ func send(ctx context.Context, rdb redis.UniversalClient, calls []*Call, command
 	case 1: // costs less than a pipeline
 		_ = rdb.Process(ctx, command(calls[0], ctx))
 	default:
-		_, _ = rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		Pipelined(ctx, rdb, func(p redis.Pipeliner) {
 			for _, c := range calls {
 				_ = p.Process(ctx, command(c, ctx))
 			}
-			return nil
 		})
+	}
+}
+
+// Pipelined sends commands in one round trip to each node. Each has its own error
+// afterwards. With go-redis's Pipelined none has when Redis refuses the connection
+// itself, because of a wrong password say: each command would have found nothing.
+func Pipelined(ctx context.Context, rdb redis.UniversalClient, commands func(redis.Pipeliner)) {
+	sent, err := rdb.Pipelined(ctx, func(p redis.Pipeliner) error { commands(p); return nil })
+	if err == nil || slices.ContainsFunc(sent, func(cmd redis.Cmder) bool { return cmd.Err() != nil }) {
+		return
+	}
+	for _, cmd := range sent {
+		cmd.SetErr(err)
 	}
 }
 

@@ -211,3 +211,36 @@ func TestTheArgumentsStayAsTheyWere(t *testing.T) {
 		t.Errorf("arguments after a run by text (-before +after):\n%s", diff)
 	}
 }
+
+// TestEachCommandOfAPipelineHasItsError: a Redis that refuses the connection is not
+// taken for one that has nothing.
+func TestEachCommandOfAPipelineHasItsError(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, redistest.Password("right"))
+	rdb := redis.NewClient(&redis.Options{Addr: server.Addr(), Password: "wrong"})
+	t.Cleanup(func() { _ = rdb.Close() })
+	var got *redis.StringCmd
+	var all *redis.MapStringStringCmd
+	Pipelined(t.Context(), rdb, func(p redis.Pipeliner) {
+		got, all = p.Get(t.Context(), "a"), p.HGetAll(t.Context(), "b")
+	})
+	calls := []*Call{callOf(count, "a", 0), callOf(twice, "b", 0)}
+	Run(t.Context(), rdb, calls...)
+	for _, cmd := range []redis.Cmder{got, all, calls[0].Cmd, calls[1].Cmd} {
+		if err := cmd.Err(); !redis.HasErrorPrefix(err, "WRONGPASS") {
+			t.Errorf("error of %s = %v, want Redis's WRONGPASS", cmd.Name(), err)
+		}
+	}
+}
+
+func TestACommandsOwnErrorIsItsAlone(t *testing.T) {
+	t.Parallel()
+	rdb := redistest.Start(t).Client()
+	var push, get, none *redis.Cmd
+	Pipelined(t.Context(), rdb, func(p redis.Pipeliner) {
+		push, get, none = p.Do(t.Context(), "lpush", "a", "1"), p.Do(t.Context(), "get", "a"), p.Do(t.Context(), "get", "b")
+	})
+	if push.Err() != nil || !redis.HasErrorPrefix(get.Err(), "WRONGTYPE") || !errors.Is(none.Err(), redis.Nil) {
+		t.Errorf("errors = %v, %v, %v, want none, WRONGTYPE and nil", push.Err(), get.Err(), none.Err())
+	}
+}
