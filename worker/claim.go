@@ -94,7 +94,13 @@ func (p *pipeline) dropClaim(ctx context.Context, a *attempt, v *verdict) *verdi
 	if err == nil {
 		return v
 	}
-	p.results.Settle(func(ctx context.Context) error { return p.store.Unclaim(ctx, a.messageID, p.now(), token) })
+	asked := p.now()
+	p.results.Settle(func(ctx context.Context) error {
+		if p.now().Sub(asked) > resultsTime {
+			return nil
+		}
+		return p.store.Unclaim(ctx, a.messageID, p.now(), token)
+	})
 	return instead(v, again(ReasonRedis, p.now().Add(time.Second), err))
 }
 

@@ -44,8 +44,10 @@ func (f *firstClaims) Board() []any {
 // Unheard implements [asynqredis.Rider].
 func (f *firstClaims) Unheard(r *asynqredis.Ride) { f.unheard.add(tokenOf(r)) }
 
-// Leave implements [asynqredis.Rider].
+// Leave implements [asynqredis.Rider]. It takes a second at most.
 func (f *firstClaims) Leave(ctx context.Context, id string, r *asynqredis.Ride) {
+	ctx, cancel := context.WithTimeout(ctx, settleTry) // what was taken is to be put back as well
+	defer cancel()
 	_ = f.p.unclaim(ctx, tasks.MessageID(id), tokenOf(r)) // or it counts as maybe sent
 }
 

@@ -262,6 +262,47 @@ func TestWhatWasTakenAndNotHeardOfIsNotMaybeSent(t *testing.T) {
 	}
 }
 
+// TestAFirstClaimIsNotTakenBackForLong: what is put back is to be in its queue before the
+// worker ends, whatever becomes of its claim.
+func TestAFirstClaimIsNotTakenBackForLong(t *testing.T) {
+	r := newRig(t)
+	w, p := r.idleWorker(&countedStore{}, func(*ProviderConfig) {})
+	if err := w.cfg.Redis.Close(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	p.rider().Leave(ctx, tasks.NewID(), &asynqredis.Ride{Args: []any{p.newToken()}})
+	if ctx.Err() != nil {
+		t.Error("it was tried for a minute, want a second")
+	}
+}
+
+// TestWhatWasNotHeardOfGoesBackAtShutdown has Redis give a task, claimed, its answer be
+// lost, and the worker end before it would have missed it.
+func TestWhatWasNotHeardOfGoesBackAtShutdown(t *testing.T) {
+	r := newRig(t)
+	cut, s, f := &cutTaken{}, &countedStore{}, always(accepted)
+	config := f.config(func(pc *ProviderConfig) { pc.Retry.StopAmbiguous = true })
+	rdb := r.newClient()
+	rdb.AddHook(cut)
+	_, stop := r.startOn(rdb, nil, counted(s), config)
+	r.awaitState(r.send(), status.Accepted) // Redis knows the scripts
+	r.awaitIdle(2)
+	cut.left.Store(1)
+	id := r.send()
+	eventually(t, func() bool { return cut.left.Load() <= 0 }, func() string { return "no answer was lost" })
+	stop()
+	if waiting := r.list("pending"); len(waiting) != 1 || s.unclaims.Load() != 1 {
+		t.Errorf("%d messages wait after the worker's end, and %d claims were taken back; want 1 and 1", len(waiting), s.unclaims.Load())
+	}
+	r.start(nil, config)
+	rec := r.await(id, "came to its end", func(rec status.Record) bool { return rec.State.Terminal() })
+	if rec.State != status.Accepted || len(rec.Attempts) != 1 || rec.PossibleDuplicate || len(f.requests()) != 2 {
+		t.Errorf("record = %+v after %d requests; want accepted at the first attempt", rec, len(f.requests())-1)
+	}
+}
+
 // slowHand is a hook above the worker's own, which hands asynq its next task late.
 type slowHand struct {
 	passHook

@@ -3,6 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -123,6 +124,18 @@ func (r *recovery) round(ctx context.Context) error {
 	return errors.Join(err, r.takeAll(ctx, ripe))
 }
 
+// leave puts back what calls had taken and claimed whose answers never came: others
+// would have to take those messages for maybe sent. Call it once nothing is begun any
+// more.
+func (r *recovery) leave(ctx context.Context) error {
+	if len(r.unheard.all()) == 0 {
+		return nil
+	}
+	held, err := asynqredis.ListHeld(ctx, r.rdb, r.served.names(), nil)
+	own := slices.DeleteFunc(held, func(h asynqredis.Held) bool { return h.Holder != r.self || !r.orphaned(h) })
+	return errors.Join(err, r.takeAll(ctx, own))
+}
+
 // orphaned reports whether nobody can be at work on a task that no other living
 // worker holds.
 func (r *recovery) orphaned(h asynqredis.Held) bool {
@@ -197,9 +210,6 @@ func (r *recovery) take(ctx context.Context, h asynqredis.Held) error {
 	}
 	if err := h.TakeOver(ctx, r.rdb, task, tasks.TakeoverID(h.ID), due); err != nil {
 		return err
-	}
-	if h.Holder == r.self {
-		r.hook.Forget(h.Queue, h.ID)
 	}
 	r.metrics.TakenOver(lane.cfg.Name, string(lane.lane))
 	r.log.Warn().Str("id", id).Str("provider", lane.cfg.Name).Str("lane", string(lane.lane)).

@@ -209,15 +209,24 @@ func TestAMessageThatKillsItsWorkerIsBuried(t *testing.T) {
 
 // TestWhatAsynqCannotReadIsBuriedAndRecoveryGoesOn puts bytes into the queue that
 // asynq cannot decode: it never hands them to anybody, and its own recovery stops
-// for the whole queue as soon as their lease has ended.
+// for the whole queue as soon as their lease has ended. Bytes that it can decode to a
+// task without an id it hands over, and can never acknowledge.
 func TestWhatAsynqCannotReadIsBuriedAndRecoveryGoesOn(t *testing.T) {
-	for name, recorded := range map[string]bool{"without a record": false, "with one, which is claimed as the task is taken": true} {
+	const unreadable, noTask = "\xff\xffjoana@example.com", "\xa2\x01\x11joana@example.com"
+	for name, tc := range map[string]struct {
+		bytes    string
+		recorded bool
+	}{
+		"without a record": {unreadable, false},
+		"with one, which is claimed as the task is taken": {unreadable, true},
+		"no task, without a record":                       {noTask, false},
+		"no task, with one":                               {noTask, true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			queue := tasks.QueueName("unimedbh", tasks.Interactive)
-			const secret = "joana@example.com"
 			id, stranded := tasks.NewID(), r.send()
-			if recorded {
+			if tc.recorded {
 				now := time.Now()
 				m := tasks.Message{ID: id, Provider: "unimedbh", Lane: tasks.Interactive, CreatedAt: now, NotAfter: now.Add(5 * time.Minute)}
 				if err := r.store.Create(t.Context(), status.NewRecord(m, "j***@***")); err != nil {
@@ -225,13 +234,14 @@ func TestWhatAsynqCannotReadIsBuriedAndRecoveryGoesOn(t *testing.T) {
 				}
 			}
 			// One that was dequeued under a holder long dead, and one that still waits.
-			r.mustDo("HSET", "asynq:{"+queue+"}:t:"+id, "msg", "\xff\xff"+secret, "state", "pending")
+			r.mustDo("HSET", "asynq:{"+queue+"}:t:"+id, "msg", tc.bytes, "state", "pending")
 			r.mustDo("LPUSH", "asynq:{"+queue+"}:pending", id)
 			r.mustDo("LREM", "asynq:{"+queue+"}:pending", "1", stranded)
 			r.mustDo("LPUSH", "asynq:{"+queue+"}:active", stranded)
 			r.mustDo("ZADD", "asynq:{"+queue+"}:lease", "1", stranded)
 			r.mustDo("HSET", "asynq:{"+queue+"}:t:"+stranded, "state", "active", "otpq_holder", "long-dead")
-			r.start(nil, always(accepted).config())
+			f := always(accepted)
+			r.start(nil, f.config(func(pc *ProviderConfig) { pc.Concurrency[tasks.Interactive] = 1 }))
 
 			r.awaitState(stranded, status.Accepted)
 			var rec status.Record
@@ -247,10 +257,17 @@ func TestWhatAsynqCannotReadIsBuriedAndRecoveryGoesOn(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if raw, err := tasks.Release(r.keyring(), letter.Payload); err != nil || string(raw) != "\xff\xff"+secret {
+			if raw, err := tasks.Release(r.keyring(), letter.Payload); err != nil || string(raw) != tc.bytes {
 				t.Errorf("the dead letter holds %q, %v", raw, err)
 			}
+			if n, err := r.store.CountDead(t.Context(), "unimedbh"); err != nil || n != 1 {
+				t.Errorf("%d dead letters, %v; want the one", n, err)
+			}
+			if logged := strings.Count(r.log.String(), string(ReasonUndecodable)); logged != 1 {
+				t.Errorf("%d lines say so, want one", logged)
+			}
 			r.awaitEmptyQueues()
+			r.awaitState(r.send(), status.Accepted) // the only slot is free again
 		})
 	}
 }

@@ -52,6 +52,11 @@ type queue struct {
 // ProcessTask implements [asynq.Handler].
 func (q *queue) ProcessTask(ctx context.Context, t *asynq.Task) error {
 	id, _ := asynq.GetTaskID(ctx)
+	if id == "" {
+		// Bytes that are no task: asynq cannot name what it was given, so that it stays
+		// held, and recovery, which can, makes a dead letter of it.
+		return nil
+	}
 	err := q.process(ctx, t, func() *asynqredis.Ride { return q.hook.TakeRide(q.name, id) })
 	if ctx.Err() != nil { // asynq may say nothing of the end of such a task
 		q.hook.Forget(q.name, id)

@@ -210,7 +210,20 @@ func (w *Worker) Shutdown() {
 	}
 	w.running.Wait()
 	w.hook.Wait()
+	w.leave()
 }
+
+// leave hands back what this worker was given and never heard of.
+func (w *Worker) leave() {
+	ctx, cancel := context.WithTimeout(context.Background(), leaveTime)
+	defer cancel()
+	if err := w.recovery.leave(ctx); err != nil {
+		w.cfg.Log.Warn().Err(err).Msg("others take over what this worker was given and never heard of; it may count as maybe sent")
+	}
+}
+
+// leaveTime bounds how long Shutdown tries to hand back what was never heard of.
+const leaveTime = 2 * time.Second
 
 // laneStill is how long a lane's loop may not ask for a task. Without one it asks
 // many times a second; with all slots taken it waits until one is free, which takes

@@ -223,7 +223,7 @@ func TestAPasswordThatIsChangedStopsACampaignOnlyMeanwhile(t *testing.T) {
 		if _, err := r.List(t.Context()); !IsUnreachable(err) {
 			t.Fatalf("List() = %v, want that Redis refused us", err)
 		}
-		time.Sleep(20 * time.Millisecond)
+		_ = sleep(t.Context(), 20*time.Millisecond)
 	}
 	setPassword("first")
 	if k := r.until("password", "over", isIn(Completed, CompletedWithFailures)); k.Counts.Accepted != 300 {

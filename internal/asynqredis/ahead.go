@@ -98,14 +98,14 @@ func (h *Hook) take(ctx context.Context, l *lane, run redis.ProcessHook) (string
 // of them.
 func (h *Hook) accept(ctx context.Context, l *lane, tasks []task, n int) (string, error) {
 	l.look = lastLook{empty: len(tasks) < n}
-	if !l.keep(tasks) { // stopped meanwhile; others take over what stays behind
+	msg, ok := l.keep(tasks)
+	if !ok { // stopped meanwhile; others take over what stays behind
 		l.slots.give(len(tasks))
 		ctx, cancel := context.WithTimeout(ctx, tryTime)
 		defer cancel()
 		_ = h.giveBack(ctx, l, tasks)
 		return "", redis.Nil
 	}
-	msg, _ := l.next()
 	return msg, nil
 }
 

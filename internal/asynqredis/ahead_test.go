@@ -203,6 +203,26 @@ func (b *byHand) wentBack(pending, active string) {
 	}
 }
 
+// TestTheFirstThatIsTakenIsNobodyElses: what is kept may be put back at once, and asynq
+// is to be given what is its own by then, or nothing.
+func TestTheFirstThatIsTakenIsNobodyElses(t *testing.T) {
+	t.Parallel()
+	for range 200 {
+		h := &Hook{}
+		h.Serve("default", 2)
+		l := h.lanes.get("default")
+		l.slots.take(h.stopping)
+		left := make(chan []task)
+		go func() { left <- l.surrender() }()
+		msg, kept := l.keep([]task{{id: "1", msg: "first"}, {id: "2", msg: "second"}})
+		back := len(<-left)
+		switch {
+		case kept && (msg != "first" || back == 2), !kept && (msg != "" || back != 0):
+			t.Fatalf("kept: %t, handed out %q, %d put back", kept, msg, back)
+		}
+	}
+}
+
 // TestWhatIsTakenWhileTheHookStopsGoesBack stops it between Redis's answer to a
 // dequeue and the moment in which the tasks are in hand.
 func TestWhatIsTakenWhileTheHookStopsGoesBack(t *testing.T) {

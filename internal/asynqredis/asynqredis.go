@@ -93,7 +93,7 @@ func recognise(cmd redis.Cmder) kind {
 		return acknowledge
 	case isAt(3) && strings.HasSuffix(key(1), ":pending"):
 		return dequeue
-	case isForward(key(1), key(2)):
+	case isForward(args, key(1), key(2)):
 		return forward
 	}
 	return other

@@ -9,12 +9,19 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
+// errNoTask is of bytes that asynq can read and that are not a task of its own: it
+// makes none without an id, a type and a queue.
+var errNoTask = errors.New("the message of this task names no id, no type or no queue")
+
 // Decode reads a message as asynq keeps it in Redis. asynq's own code does it,
 // on a Redis that answers with nothing but that message.
 func Decode(msg []byte) (*asynq.TaskInfo, error) {
 	info, err := asynq.NewInspectorFromRedisClient(onlyMessage{msg: string(msg)}).GetTaskInfo("any", "any")
 	if err != nil {
 		return nil, fmt.Errorf("asynq cannot read the message of this task: %w", err)
+	}
+	if info.ID == "" || info.Type == "" || info.Queue == "" {
+		return nil, errNoTask
 	}
 	return info, nil
 }

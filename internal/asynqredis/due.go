@@ -146,7 +146,12 @@ func (h *Hook) moveDue(l *lane, s *dueSet, now time.Time) error {
 	return nil
 }
 
-// isForward recognises asynq's forward script by its two keys.
-func isForward(first, second string) bool {
-	return (strings.HasSuffix(first, "}:scheduled") || strings.HasSuffix(first, "}:retry")) && strings.HasSuffix(second, "}:pending")
+// isForward recognises asynq's forward script by its two keys, and by the time that
+// follows them: the script by which an Inspector runs all of a set has the same keys.
+func isForward(args []any, first, second string) bool {
+	if len(args) < 6 { // name, script, 2, first, second, the second until which
+		return false
+	}
+	_, until := args[5].(int64)
+	return until && (strings.HasSuffix(first, "}:scheduled") || strings.HasSuffix(first, "}:retry")) && strings.HasSuffix(second, "}:pending")
 }

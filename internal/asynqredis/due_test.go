@@ -173,6 +173,25 @@ func TestAQueueThatIsNotServedIsAsynqsOwn(t *testing.T) {
 	}
 }
 
+// TestRunAllOfAServedQueueIsAsynqsOwn has an Inspector run all that waits, by a script
+// with the keys of the one that is asynq's look for what is due.
+func TestRunAllOfAServedQueueIsAsynqsOwn(t *testing.T) {
+	t.Parallel()
+	b := newByHand(t, 1, 0)
+	rdb := redis.NewClient(b.rdb.Options())
+	t.Cleanup(func() { _ = rdb.Close() })
+	rdb.AddHook(b.hook)
+	inspector := asynq.NewInspectorFromRedisClient(rdb)
+	b.later("default", 4, time.Now().Add(time.Hour))
+	if n, err := inspector.RunAllScheduledTasks("default"); n != 2 || err != nil {
+		t.Errorf("run all scheduled = %d, %v, want 2", n, err)
+	}
+	if n, err := inspector.RunAllRetryTasks("default"); n != 2 || err != nil {
+		t.Errorf("run all retries = %d, %v, want 2", n, err)
+	}
+	b.wantWaiting("after that", "default", 0, 0, 4)
+}
+
 // TestALookThatFailsHoldsUpNothingElse breaks a set: asynq, which logs it, hears of it,
 // and what is due is queued once the set is whole.
 func TestALookThatFailsHoldsUpNothingElse(t *testing.T) {

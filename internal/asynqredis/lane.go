@@ -56,6 +56,11 @@ type given struct {
 func (l *lane) next() (string, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	return l.first()
+}
+
+// first is next, with the lock held.
+func (l *lane) first() (string, bool) {
 	if len(l.ahead) == 0 {
 		return "", false
 	}
@@ -75,15 +80,16 @@ func (l *lane) forgetLost() {
 	l.slots.give(before - len(l.given))
 }
 
-// keep takes tasks in, unless the lane is closed.
-func (l *lane) keep(tasks []task) bool {
+// keep takes tasks in and hands out the first of them, unless the lane is closed.
+// In between nobody may take it back: asynq would be given no task.
+func (l *lane) keep(tasks []task) (string, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return false
+		return "", false
 	}
 	l.ahead = tasks
-	return true
+	return l.first()
 }
 
 // ended says that asynq is through with a task.
