@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -52,6 +53,7 @@ type Hook struct {
 	lanes     lanes
 	holds     sync.WaitGroup
 	beginOnce sync.Once
+	began     time.Time // when the first queue was served
 	dueOnce   sync.Once
 	stopOnce  sync.Once
 	stopping  chan struct{} // nil before the first queue is served

@@ -11,9 +11,11 @@ import (
 )
 
 const (
-	// holdTime is how long an empty queue is waited for. Shutdown may take as
-	// long: a blocked connection cannot be called back.
+	// holdTime is about how long an empty queue is waited for, see [Hook.holdFor].
+	// Shutdown may take as long: a blocked connection cannot be called back.
 	holdTime = time.Second
+	// longestHold is the longest that holdFor returns.
+	longestHold = holdTime + holdTime/4
 	// holdSlack is how much later than that Redis may answer.
 	holdSlack = 2 * time.Second
 
@@ -60,7 +62,7 @@ func (h *Hook) hold(ctx context.Context, l *lane) (held, error) {
 	}
 	done := make(chan result)
 	h.holds.Go(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), holdTime+holdSlack)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), longestHold+holdSlack)
 		defer cancel()
 		got, err := h.await(ctx, l, n)
 		l.slots.give(n - len(got.tasks))
@@ -82,10 +84,13 @@ func (h *Hook) hold(ctx context.Context, l *lane) (held, error) {
 // await is hold, and takes up to n tasks.
 func (h *Hook) await(ctx context.Context, l *lane, n int) (held, error) {
 	pending := key(l.queue, "pending")
-	move := redis.NewStringCmd(ctx, "blmove", pending, pending, "right", "right", holdTime.Seconds())
+	if !h.waitsLong() {
+		err := h.Client.BLMove(ctx, pending, pending, "right", "right", holdTime).Err()
+		return held{woken: err == nil}, unlessNil(err)
+	}
+	move := redis.NewStringCmd(ctx, "blmove", pending, pending, "right", "right", h.holdFor(time.Now()).Seconds())
 	if n == 0 {
-		move = h.Client.BLMove(ctx, pending, pending, "right", "right", holdTime)
-		err := move.Err()
+		err := h.Client.Process(ctx, move)
 		return held{woken: err == nil}, unlessNil(err)
 	}
 	taking := h.taking(l, n)
@@ -108,6 +113,17 @@ func (h *Hook) await(ctx context.Context, l *lane, n int) (held, error) {
 	return got, unlessNil(move.Err())
 }
 
+// holdFor is how long a wait lasts that begins now: until all waits of this process
+// end. Each end wakes the process up, and that costs an idle one more than all that it
+// then does.
+func (h *Hook) holdFor(now time.Time) time.Duration {
+	left := holdTime - now.Sub(h.began)%holdTime
+	if left <= longestHold-holdTime {
+		left += holdTime
+	}
+	return left
+}
+
 // waitsLong reports whether the client waits for longer than a hold takes.
 func (h *Hook) waitsLong() bool {
 	var timeout time.Duration
@@ -119,7 +135,7 @@ func (h *Hook) waitsLong() bool {
 	default:
 		return false
 	}
-	return timeout <= 0 || timeout >= holdTime+holdTime/2
+	return timeout <= 0 || timeout >= longestHold+holdTime/2
 }
 
 func unlessNil(err error) error {

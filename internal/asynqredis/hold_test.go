@@ -61,6 +61,40 @@ func TestATaskThatEndsAWaitTakesNoFurtherRoundTrip(t *testing.T) {
 	}
 }
 
+// TestHoldsEndTogether begins waits at many times: the process wakes up once for all.
+func TestHoldsEndTogether(t *testing.T) {
+	t.Parallel()
+	h := &Hook{}
+	h.Serve("default", 1)
+	for ms := range 3000 {
+		now := h.began.Add(time.Duration(ms) * time.Millisecond)
+		d := h.holdFor(now)
+		if end := now.Add(d).Sub(h.began); end%holdTime != 0 || d <= longestHold-holdTime || d > longestHold {
+			t.Fatalf("a wait that begins %d ms after the hook lasts %s and ends %s after it; want whole multiples of %s", ms, d, end, holdTime)
+		}
+	}
+}
+
+// TestWaitsOfSeveralQueuesEndTogether has two servers begin to wait one after the other.
+func TestWaitsOfSeveralQueuesEndTogether(t *testing.T) {
+	t.Parallel()
+	b := newByHand(t, 4, 0)
+	b.hook.Serve("other", 1)
+	ends := make(chan time.Time, 2)
+	for i, l := range b.hook.lanes.all() {
+		time.AfterFunc(time.Duration(i)*holdTime/3, func() {
+			if got, err := b.hook.hold(t.Context(), l); got.woken || err != nil {
+				t.Errorf("hold() = %+v, %v", got, err)
+			}
+			ends <- time.Now()
+		})
+	}
+	first := <-ends
+	if apart := (<-ends).Sub(first); apart > holdTime/6 { // Redis looks ten times a second
+		t.Errorf("two waits ended %s apart", apart)
+	}
+}
+
 // A client that gives up a read sooner than a wait ends still waits.
 func TestAnImpatientClientWaitsAllTheSame(t *testing.T) {
 	t.Parallel()
