@@ -32,7 +32,7 @@ func machine(ctx context.Context, p stage.Programs) report.Machine {
 		CPU: field("/proc/cpuinfo", "model name"), Cores: runtime.NumCPU(), Memory: gigabytes(field("/proc/meminfo", "MemTotal")),
 		System: strings.TrimSpace(runtime.GOOS + " " + first("/proc/sys/kernel/osrelease")),
 		Versions: []string{
-			stage.Version(ctx, p.Otpq, "version"), "Go " + strings.TrimPrefix(runtime.Version(), "go"),
+			"Go " + strings.TrimPrefix(runtime.Version(), "go"),
 			"Redis " + number(stage.Version(ctx, "redis-server", "--version")), "Node.js " + number(stage.Version(ctx, p.Node, "--version")),
 		},
 	}

@@ -57,7 +57,7 @@ func runSuites(ctx context.Context, args []string) error {
 		defer s.Close()
 		kept.Machine = machine(ctx, programs)
 		o := suite.Options{Rounds: *rounds, N: *n, Cases: words(*cases), Quiet: *quiet, Out: os.Stderr}
-		if err := runAll(ctx, s, names, o, &kept, *results); err != nil {
+		if err := runAll(ctx, s, stage.Version(ctx, programs.Otpq, "version"), names, o, &kept, *results); err != nil {
 			return err
 		}
 	}
@@ -68,13 +68,14 @@ func runSuites(ctx context.Context, args []string) error {
 }
 
 // runAll runs the suites. What one of them lost or doubled is an error in the end.
-func runAll(ctx context.Context, s *stage.Stage, names []string, o suite.Options, kept *report.Results, file string) error {
+func runAll(ctx context.Context, s *stage.Stage, build string, names []string, o suite.Options, kept *report.Results, file string) error {
 	var failures []string
 	for _, name := range names {
 		out, err := suite.Run(ctx, s, name, o)
 		if err != nil {
 			return err
 		}
+		out.Build = build
 		out.Print(os.Stdout)
 		failures = append(failures, out.Failures()...)
 		kept.Suites[name] = out

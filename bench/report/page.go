@@ -68,7 +68,7 @@ func (r Results) page(suites []*Suite, plot string) string {
 	b.WriteString("Versions: " + strings.Join(r.Machine.Versions, "; ") + ".\n\n")
 	for _, s := range suites {
 		fmt.Fprintf(&b, "## %s\n\n%s\n\n", s.Title, s.About)
-		fmt.Fprintf(&b, "`SUITE=%s`, N = %s, measured %s.\n\n", s.Name, group(fmt.Sprint(s.Messages)), s.At.Format(time.DateOnly))
+		fmt.Fprintf(&b, "`SUITE=%s`, N = %s, measured %s with %s.\n\n", s.Name, group(fmt.Sprint(s.Messages)), s.At.Format(time.DateOnly), s.Build)
 		markdownTable(&b, append([][]string{s.header()}, s.rows()...))
 		for _, f := range s.Failures() {
 			fmt.Fprintf(&b, "Failed and left out: %s.\n\n", f)

@@ -74,6 +74,8 @@ type Suite struct {
 	Runs     []Run     `json:"runs"`
 	Messages int       `json:"messages"`
 	At       time.Time `json:"at"`
+	// Build is what of the product was measured.
+	Build string `json:"build"`
 }
 
 // Figure is a median with its spread.

@@ -126,6 +126,7 @@ func TestFiguresShowTheirSpread(t *testing.T) {
 func TestThePageHoldsTablesGoalsAndAPlot(t *testing.T) {
 	s := sample(map[string][]float64{"otpq": {20, 30, math.NaN()}, "asynq": {10, 10, 10}})
 	s.Goals = []Goal{{Text: "otpq / asynq", Key: "rate", Case: "otpq", Against: "asynq", Bound: 2}}
+	s.Build = "otpq v1"
 	r := Results{Suites: map[string]*Suite{"drain": s}, Machine: Machine{CPU: "a CPU", Cores: 2, Versions: []string{"Go 1"}}}
 	dir := t.TempDir()
 	kept := filepath.Join(dir, "kept", "results.json")
@@ -145,7 +146,7 @@ func TestThePageHoldsTablesGoalsAndAPlot(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"(benchmarks.svg)", "## Drain & more", "N = 1,500", "a CPU, 2 cores", "Go 1",
+		"(benchmarks.svg)", "with otpq v1.", "## Drain & more", "N = 1,500", "a CPU, 2 cores", "Go 1",
 		"| case | messages/s | runs |", "| otpq | 25 (20–30) | 2 |", "| asynq | 10 | 3 |",
 		"| Drain & more | otpq / asynq | 2.50 (2.00–3.00) | at least 2 | met |",
 		"Failed and left out: drain, otpq, round 2: 1 lost.",
