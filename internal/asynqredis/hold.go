@@ -3,6 +3,7 @@ package asynqredis
 import (
 	"context"
 	"errors"
+	"runtime"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -47,6 +48,9 @@ func (h *Hook) hold(ctx context.Context, l *lane) (held, error) {
 	if h.stopped() {
 		return held{}, nil
 	}
+	// What asynq was given last is in a goroutine that has only been made. Redis is
+	// asked for more once that has gone as far as it can.
+	runtime.Gosched()
 	l.waiting.Store(true)
 	defer l.waiting.Store(false)
 	n := 0

@@ -134,7 +134,9 @@ func (h *Hook) ServeWith(queue string, slots *Slots, rider Rider) {
 }
 
 // begin makes what [Hook.Stop] ends. A queue that is served later finds it made.
-func (h *Hook) begin() { h.beginOnce.Do(func() { h.stopping, h.began = make(chan struct{}), time.Now() }) }
+func (h *Hook) begin() {
+	h.beginOnce.Do(func() { h.stopping, h.began = make(chan struct{}), time.Now() })
+}
 
 // Stop ends the waiting for empty queues and puts back what was taken ahead: from
 // then on nothing more is. Call it before the servers shut down, and [Hook.Wait]

@@ -3,6 +3,7 @@ package asynqredis
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -72,6 +73,29 @@ func TestATaskWakesAnIdleServer(t *testing.T) {
 	}
 	if quick < 5 {
 		t.Errorf("%d of 10 tasks came within %s of being queued", quick, holdTime/4)
+	}
+}
+
+// TestATaskIsBegunBeforeTheNextIsAskedFor has one thread for all, as where the others
+// are busy: what asynq does first is what comes first.
+func TestATaskIsBegunBeforeTheNextIsAskedFor(t *testing.T) { //nolint:paralleltest // it changes the whole process
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	var served atomic.Pointer[lane]
+	early := make(chan bool, 1)
+	f := serveFast(t, 4, func(context.Context, *asynq.Task) error { early <- !served.Load().waiting.Load(); return nil })
+	l := f.hook.lanes.get("default")
+	served.Store(l)
+	const tasks = 20
+	n := 0
+	for range tasks {
+		eventually(t, "the server waits", l.waiting.Load)
+		enqueue(t, f.rdb, "wake")
+		if <-early {
+			n++
+		}
+	}
+	if n < tasks/2 {
+		t.Errorf("%d of %d tasks were begun before the lane asked for more", n, tasks)
 	}
 }
 
