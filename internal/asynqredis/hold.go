@@ -44,6 +44,10 @@ type held struct {
 // sooner; but not where the lane's slots are other queues' as well, and would be
 // kept from them for as long as nothing comes, nor where the client would not wait
 // so long for the answers to a pipeline.
+//
+// The server's own loop waits, and a [Hook.Stop] meanwhile ends no wait: what it takes
+// is put back then. In a goroutine of its own it could be left behind, but each message
+// that ends a wait would come later, by the way from one to the other.
 func (h *Hook) hold(ctx context.Context, l *lane) (held, error) {
 	if h.stopped() {
 		return held{}, nil
@@ -60,29 +64,13 @@ func (h *Hook) hold(ctx context.Context, l *lane) (held, error) {
 		}
 		n = l.slots.take(h.stopping)
 	}
-	type result struct {
-		held
-		err error
-	}
-	done := make(chan result)
-	h.holds.Go(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), longestHold+holdSlack)
-		defer cancel()
-		got, err := h.await(ctx, l, n)
-		l.slots.give(n - len(got.tasks))
-		select {
-		case done <- result{got, err}:
-		case <-h.stopping:
-			l.slots.give(len(got.tasks))
-			_ = h.giveBack(ctx, l, got.tasks) // others take over what stays behind
-		}
-	})
-	select {
-	case r := <-done:
-		return r.held, r.err
-	case <-h.stopping:
-		return held{}, nil
-	}
+	h.holds.Add(1)
+	defer h.holds.Done()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), longestHold+holdSlack)
+	defer cancel()
+	got, err := h.await(ctx, l, n)
+	l.slots.give(n - len(got.tasks))
+	return got, err
 }
 
 // await is hold, and takes up to n tasks.

@@ -128,11 +128,10 @@ func TestWhatEndsAWaitOfAStoppedHookGoesBack(t *testing.T) {
 	if err := b.hook.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	enqueue(t, b.rdb, "task", asynq.TaskID("late"))
 	if err := <-asked; !errors.Is(err, redis.Nil) {
 		t.Fatalf("a dequeue that was stopped = %v, want redis.Nil", err)
 	}
-	enqueue(t, b.rdb, "task", asynq.TaskID("late"))
-	b.hook.Wait()
 	if b.list("pending") != "[late]" || b.list("active") != "[]" || b.rdb.Exists(t.Context(), key("default", "lease")).Val() != 0 {
 		t.Errorf("pending %s, active %s; want it pending, without a lease", b.list("pending"), b.list("active"))
 	}
@@ -165,33 +164,36 @@ func TestAWaitKeepsNoSlotFromAnotherQueue(t *testing.T) {
 	<-done
 }
 
-// TestAWaitEndsWithTheHook stops it in the middle of one.
-func TestAWaitEndsWithTheHook(t *testing.T) {
+// TestAWaitIsTheLastOfAStoppedHook stops it in the middle of one.
+func TestAWaitIsTheLastOfAStoppedHook(t *testing.T) {
 	t.Parallel()
-	quickest := time.Hour
-	for range 4 {
-		b := newByHand(t, 4, 0)
-		done := make(chan error, 1)
-		go func() {
-			_, err := b.ask()
-			done <- err
-		}()
-		eventually(t, "it waits", b.lane().waiting.Load)
-		start := time.Now()
-		if err := b.hook.Stop(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		if err := <-done; !errors.Is(err, redis.Nil) {
-			t.Errorf("a dequeue that was stopped = %v, want redis.Nil", err)
-		}
-		quickest = min(quickest, time.Since(start))
-		b.hook.Wait()
-		if clients := b.rdb.Info(t.Context(), "clients").Val(); !strings.Contains(clients, "blocked_clients:0") {
-			t.Errorf("once Wait has returned, somebody still waits at Redis:\n%s", clients)
-		}
+	b := newByHand(t, 4, 0)
+	done := make(chan error, 1)
+	go func() {
+		_, err := b.ask()
+		done <- err
+	}()
+	eventually(t, "it waits", b.lane().waiting.Load)
+	start := time.Now()
+	if err := b.hook.Stop(t.Context()); err != nil {
+		t.Fatal(err)
 	}
-	if quickest > holdTime/2 {
-		t.Errorf("the quickest of 4 waits ended %s after Stop", quickest)
+	if took := time.Since(start); took > holdTime/2 {
+		t.Errorf("Stop took %s: it is to wait for nobody", took)
+	}
+	b.hook.Wait()
+	if took := time.Since(start); took > longestHold+holdTime/2 {
+		t.Errorf("the wait ended %s after Stop", took)
+	}
+	if err := <-done; !errors.Is(err, redis.Nil) {
+		t.Errorf("a dequeue that was stopped = %v, want redis.Nil", err)
+	}
+	if clients := b.rdb.Info(t.Context(), "clients").Val(); !strings.Contains(clients, "blocked_clients:0") {
+		t.Errorf("once Wait has returned, somebody still waits at Redis:\n%s", clients)
+	}
+	start = time.Now()
+	if _, err := b.ask(); !errors.Is(err, redis.Nil) || time.Since(start) > holdTime/2 {
+		t.Errorf("a dequeue of a stopped hook = %v after %s, want redis.Nil at once", err, time.Since(start))
 	}
 }
 
