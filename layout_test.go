@@ -43,7 +43,7 @@ var layout = []folderRule{
 	{folder: "status/statustest", may: []string{"status", "tasks"}},
 	{folder: "enqueue", may: []string{"tasks", "status", "providers", "internal/redisconn", "internal/asynqredis", "internal/redisscript", "internal/coalesce", "internal/secret"}},
 	{folder: "enqueue/oteltrace", may: []string{"enqueue"}},
-	{folder: "enqueue/campaign", may: []string{"enqueue", "enqueue/campaign/rows", "tasks", "status", "providers"}},
+	{folder: "enqueue/campaign", may: []string{"enqueue", "enqueue/campaign/rows", "tasks", "status", "providers", "internal/redisscript"}},
 	{folder: "enqueue/campaign/rows", may: []string{"tasks", "status", "providers"}},
 
 	{folder: "providers", may: []string{"internal/secret"}, never: queueModules},
@@ -67,7 +67,7 @@ var layout = []folderRule{
 	{folder: "internal/coalesce"},
 	{folder: "internal/redisscript"},
 	{folder: "internal/asynqredis", may: []string{"internal/coalesce", "internal/redisscript"}},
-	{folder: "internal/backlog", may: []string{"internal/secret", "internal/redisconn", "tasks", "status", "providers"}},
+	{folder: "internal/backlog", may: []string{"internal/secret", "internal/redisconn", "internal/redisscript", "tasks", "status", "providers"}},
 	// Worker, because the workers themselves tell how the breakers are.
 	{folder: "internal/overview", may: []string{"internal/backlog", "tasks", "worker"}},
 	// Not enqueue: replaying is for the command to wire.

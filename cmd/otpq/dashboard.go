@@ -124,7 +124,7 @@ func runDashboard(ctx context.Context, cfg config.Config, write bool, log zerolo
 		return fmt.Errorf("dashboard: %w", err)
 	}
 	defer func() { _ = d.Close() }() // nothing was written through it
-	listener, err := listenOn(ctx, cfg.Dashboard.Listen)
+	listener, err := listenOn(ctx, "dashboard.listen or "+listenFlag, cfg.Dashboard.Listen)
 	if err != nil {
 		return err
 	}

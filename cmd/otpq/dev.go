@@ -202,7 +202,7 @@ func (d *dev) startRedis(ctx context.Context) error {
 }
 
 func (d *dev) startSandbox(ctx context.Context) (*sandbox.Server, string, error) {
-	listener, err := listenOn(ctx, d.listen)
+	listener, err := listenOn(ctx, listenFlag, d.listen)
 	if err != nil {
 		return nil, "", err
 	}

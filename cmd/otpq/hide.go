@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -23,7 +24,7 @@ func hidePersonal(message string, args []string) string {
 	for _, arg := range args {
 		_, value, _ := strings.Cut(arg, "=")
 		for _, typed := range []string{arg, value, strings.TrimPrefix(arg, "@")} {
-			if typed == "" || plainWord.MatchString(typed) && (!number.MatchString(typed) || strings.Contains(typed, "/")) {
+			if typed == "" || isPlain(typed) {
 				continue
 			}
 			message = strings.ReplaceAll(message, strconv.Quote(typed), hidden)
@@ -31,6 +32,16 @@ func hidePersonal(message string, args []string) string {
 		}
 	}
 	return message
+}
+
+// isPlain reports whether what was typed names nobody. A duration may be as long as
+// somebody's number: it ends in its unit.
+func isPlain(typed string) bool {
+	if !plainWord.MatchString(typed) {
+		return false
+	}
+	_, err := time.ParseDuration(typed)
+	return err == nil || !number.MatchString(typed) || strings.Contains(typed, "/")
 }
 
 // printable replaces what would move a terminal's cursor: ids of what others put

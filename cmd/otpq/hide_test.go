@@ -25,7 +25,7 @@ func TestWhatIsTypedInTheWrongPlaceIsNotShown(t *testing.T) {
 			t.Errorf("otpq %q shows it: %s", args, all)
 		}
 	}
-	for _, args := range [][]string{{"sned"}, {"status", "a", "b-word"}, {"send", "unimedbh", "@/no/such-file-2026.json"}} {
+	for _, args := range [][]string{{"sned"}, {"campaign", "create", "x", "-", "--provider", "unimedbh", "--valid-for", "10000h"}, {"status", "a", "b-word"}, {"send", "unimedbh", "@/no/such-file-2026.json"}} {
 		otpq(t, nil, "", args...).want(t, exitUsage, strings.TrimPrefix(args[len(args)-1], "@"))
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"syscall"
 	_ "time/tzdata" // quiet hours have a time zone, and an image may have none
 
+	"github.com/redis/go-redis/v9"
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
@@ -114,6 +115,12 @@ func adviceFor(err error) string {
 	var op *net.OpError
 	if errors.As(err, &op) && op.Op == "dial" {
 		return "; is Redis running there? `otpq check` looks at all that is needed"
+	}
+	switch {
+	case redis.HasErrorPrefix(err, "WRONGPASS"), redis.HasErrorPrefix(err, "NOAUTH"):
+		return "; check the user and the password in redis.url (OTPQ_REDIS_URL)"
+	case redis.HasErrorPrefix(err, "NOPERM"):
+		return "; deploy/redis/otpq.acl lists what the user in redis.url has to be allowed"
 	}
 	return ""
 }

@@ -22,14 +22,20 @@ func newSandbox(seed uint64) *sandbox.Server {
 	return sandbox.New(sandbox.Options{Providers: apis, Seed: seed})
 }
 
-// listenOn opens the port that --listen names.
-func listenOn(ctx context.Context, addr string) (net.Listener, error) {
-	if _, _, err := net.SplitHostPort(addr); err != nil {
-		return nil, usagef("--listen must be host:port, such as 127.0.0.1:8089")
+const listenFlag = "--listen"
+
+// listenOn opens the port of an address, which source has named: a flag, or a key.
+func listenOn(ctx context.Context, source, addr string) (net.Listener, error) {
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, usagef("%s must be host:port, such as 127.0.0.1:8089", source)
+	}
+	if _, err := net.DefaultResolver.LookupPort(ctx, "tcp", port); err != nil {
+		return nil, usagef("%s must end with a port between 0 and 65535, not %q", source, port)
 	}
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("--listen: %w", err)
+		return nil, fmt.Errorf("%s: %w", source, err)
 	}
 	return listener, nil
 }
@@ -59,7 +65,7 @@ func (a *app) sandboxCommand() *cobra.Command {
 					return usagef("--fault %s: %w", text, err)
 				}
 			}
-			listener, err := listenOn(cmd.Context(), listen)
+			listener, err := listenOn(cmd.Context(), listenFlag, listen)
 			if err != nil {
 				return err
 			}

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/otpq/otpq/internal/redistest"
 )
 
 // commands are all there are, with arguments that each is complete with.
@@ -101,6 +103,7 @@ func TestAWrongFlagValueIsAWrongUsage(t *testing.T) {
 		{"sandbox --fault medsenior:latency=soon", "latency must be a duration"},
 		{"sandbox --fault medsenior", "PROVIDER:NAME=VALUE"},
 		{"sandbox --listen here", "--listen must be host:port"},
+		{"sandbox --listen 127.0.0.1:65536", "--listen must end with a port between 0 and 65535"},
 		{"sandbox --seed x", "--seed must be a whole number, such as 5"},
 		{"dev --redis http://127.0.0.1", "--redis"},
 		{"dev --listen here", "--listen must be host:port"},
@@ -203,6 +206,27 @@ func TestWhatCannotBePrintedFails(t *testing.T) {
 		code := run(t.Context(), args, streams{in: strings.NewReader(""), out: fullDisk{}, err: &errs}, []string{"OTPQ_CONFIG=" + r.file})
 		if code != exitFailed || !strings.Contains(errs.String(), "no space left on device") {
 			t.Errorf("otpq %q ended with %d and said %q", args, code, &errs)
+		}
+	}
+}
+
+func TestARedisThatRefusesUsSaysWhatToDo(t *testing.T) {
+	t.Parallel()
+	server := redistest.Start(t, redistest.Password("right"))
+	if err := server.Client().Do(t.Context(), "acl", "setuser", "narrow", "on", ">right", "~*", "+ping", "+hello", "+client").Err(); err != nil {
+		t.Fatal(err)
+	}
+	for user, want := range map[string]string{
+		"":              "redis.url (OTPQ_REDIS_URL)",
+		":wrong@":       "redis.url (OTPQ_REDIS_URL)",
+		"narrow:right@": "deploy/redis/otpq.acl",
+	} {
+		env := []string{"OTPQ_REDIS_URL=redis://" + user + server.Addr()}
+		for _, args := range [][]string{{"status", "0199a1b2-0000-7000-8000-000000000000"}, {"campaign", "list"}, {"dead", "list"}} {
+			res := otpq(t, env, "", args...).want(t, exitFailed, want)
+			if strings.Contains(res.err, "wrong") || strings.Contains(res.err, ":right") {
+				t.Errorf("otpq %q shows the password: %s", args, res.err)
+			}
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/otpq/otpq/internal/redisconn"
 	"github.com/otpq/otpq/internal/secret"
@@ -160,6 +161,8 @@ func checkBaseURL(text string) string {
 	switch {
 	case err != nil, u.Hostname() == "", u.Scheme != "http" && u.Scheme != "https":
 		return "must be an absolute URL: https://host or https://host/path"
+	case strings.ContainsFunc(u.Host, func(r rune) bool { return r > unicode.MaxASCII }):
+		return "must name its host in ASCII: write the xn-- form of the name"
 	case u.User != nil:
 		return "must not hold a user or password"
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.Contains(text, "#"):

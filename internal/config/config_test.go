@@ -198,7 +198,12 @@ func TestAFileThatCannotBeRead(t *testing.T) {
 	if err := os.WriteFile(large, make([]byte, maxFile+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	latin := filepath.Join(t.TempDir(), "latin.yaml")
+	if err := os.WriteFile(latin, []byte("# conex\xe3o\nredis:\n  url: redis://h\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for file, want := range map[string]string{
+		latin:                   "configuration: " + latin + ": the configuration file is not UTF-8 text: save it as UTF-8",
 		"testdata/nowhere.yaml": "configuration: testdata/nowhere.yaml: the configuration file cannot be read: no such file or directory",
 		"testdata":              "configuration: testdata: the configuration file cannot be read: is a directory",
 		large:                   "configuration: " + large + ": the configuration file cannot be read: it is larger than 64 KiB",

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/otpq/otpq/providers"
 )
@@ -114,6 +115,10 @@ func (l *loader) readFile(path string) {
 	data, err := readLimited(path)
 	if err != nil {
 		l.problem("", path, "the configuration file cannot be read: %s", fileCause(err))
+		return
+	}
+	if !utf8.Valid(data) {
+		l.problem("", path, "the configuration file is not UTF-8 text: save it as UTF-8")
 		return
 	}
 	l.readYAML(data, path, filepath.Dir(path))

@@ -94,6 +94,7 @@ func badSettings(k *kit) error {
 		"no base URL":             func(s *providers.Settings) { s.BaseURL = "" },
 		"a base URL of no scheme": func(s *providers.Settings) { s.BaseURL = "api.example.com" },
 		"another scheme":          func(s *providers.Settings) { s.BaseURL = "ftp://api.example.com" },
+		"a host beyond ASCII":     func(s *providers.Settings) { s.BaseURL = "https://saúde.example" },
 		"a base URL of no host":   func(s *providers.Settings) { s.BaseURL = "https:///path" },
 		"a base URL with a query": func(s *providers.Settings) { s.BaseURL = "https://api.example.com/?a=" + password },
 		"a password in the URL":   func(s *providers.Settings) { s.BaseURL = "https://u:" + password + "@api.example.com" },

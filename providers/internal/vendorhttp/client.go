@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"unicode"
 
 	"github.com/rs/zerolog"
 
@@ -77,6 +78,8 @@ func baseURL(raw string) (*url.URL, error) {
 		return nil, errors.New("must start with https:// or http://")
 	case u.Hostname() == "":
 		return nil, errors.New("has no host")
+	case strings.ContainsFunc(u.Host, func(r rune) bool { return r > unicode.MaxASCII }):
+		return nil, errors.New("must name its host in ASCII, in the xn-- form of the name")
 	case u.User != nil:
 		return nil, errors.New("must not hold a user or password")
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(raw, "#"):
