@@ -383,11 +383,11 @@ func TestItPausesWhileTheProvidersBreakerIsOpen(t *testing.T) {
 	if k.Reason != ReasonBreakerOpen {
 		t.Errorf("its reason is %q, want %q", k.Reason, ReasonBreakerOpen)
 	}
-	k = r.until("outage", "done with what it had taken", func(Campaign) bool {
+	r.until("outage", "done with what it had taken", func(Campaign) bool {
 		m, err := r.read(t.Context(), "outage")
 		return err == nil && m.fed == m.reserved
 	})
-	waiting := k.Counts.Waiting
+	waiting := r.status("outage").Counts.Waiting // what until has seen is older than m
 	if err := sleep(t.Context(), 500*time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
