@@ -35,7 +35,8 @@ func TestTheBreakerOpensSpendsNothingAndCloses(t *testing.T) {
 			return providers.Retry(providers.ReasonProviderError, 0, nil)
 		}
 	}}
-	r.start(nil, f.config(trigger(time.Second), func(pc *ProviderConfig) {
+	// Open for longer than it takes to look at them all: a probe is an attempt too.
+	r.start(nil, f.config(trigger(5*time.Second), func(pc *ProviderConfig) {
 		pc.Concurrency[tasks.Interactive] = 1 // so that exactly three requests fail
 		pc.Retry.MaxAttempts = 4
 	}))

@@ -1,11 +1,11 @@
 package worker
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"io"
 	"net"
+	"regexp"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -207,6 +207,10 @@ func (c *cutTaken) DialHook(next redis.DialHook) redis.DialHook {
 	}
 }
 
+// loneTask is an answer of three values: an id, a message, which is longer than the
+// holder's name that stands there in the list of what is in hand, and the claim.
+var loneTask = regexp.MustCompile(`\*3\r\n\$36\r\n[0-9a-f-]{36}\r\n\$[0-9]{3,}\r\n`)
+
 type cutConn struct {
 	net.Conn
 	c *cutTaken
@@ -214,8 +218,7 @@ type cutConn struct {
 
 func (c *cutConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	// Three values, of which the first is an id.
-	if bytes.Contains(b[:n], []byte("*3\r\n$36\r\n")) && c.c.left.Add(-1) >= 0 {
+	if loneTask.Match(b[:n]) && c.c.left.Add(-1) >= 0 {
 		_ = c.Close()
 		return 0, io.EOF
 	}
